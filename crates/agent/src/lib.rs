@@ -1,1 +1,5 @@
 //! (to come)
+
+pub mod cgroup;
+pub mod image;
+pub mod runtime;

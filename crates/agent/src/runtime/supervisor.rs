@@ -1,0 +1,1 @@
+//! A containerd of our own. Invariant: containers outlive both it and us.
