@@ -1,5 +1,26 @@
 //! The nouns of Longshore: identifiers, ARNs, the records that the store keeps, and the messages
 //! between control and agent. Invariant: nothing here does I/O, reads a clock or draws a random number.
 
+pub mod arn;
 pub mod change;
+pub mod cluster;
+pub mod container_instance;
+pub mod id;
+pub mod link;
+pub mod log_group;
+pub mod record;
+pub mod resources;
+pub mod scope;
+pub mod tag;
+pub mod task;
+pub mod task_definition;
 pub mod time;
+pub mod vpc;
+
+pub use change::Version;
+pub use id::{ContainerInstanceId, TaskId};
+pub use record::{Record, Transaction};
+pub use resources::Resources;
+pub use scope::Scope;
+pub use tag::Tags;
+pub use time::Timestamp;

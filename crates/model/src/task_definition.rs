@@ -1,0 +1,223 @@
+//! Task definitions. Invariant: a revision is immutable but for its status; revisions of a family never repeat.
+//!
+//! The records hold the fields that Longshore honours; `control` refuses the others at registration.
+//! Follows <https://docs.aws.amazon.com/AmazonECS/latest/APIReference/API_TaskDefinition.html>.
+
+use crate::arn;
+use crate::change::Key;
+use crate::container_instance::CpuArchitecture;
+use crate::record::Record;
+use crate::resources::Resources;
+use crate::scope::Scope;
+use crate::tag::Tags;
+use crate::time::Timestamp;
+use serde::{Deserialize, Serialize};
+use std::fmt;
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TaskDefinition {
+    pub scope: Scope,
+    pub family: String,
+    pub revision: u32,
+    pub status: Status,
+    pub containers: Vec<ContainerDefinition>,
+    pub network_mode: Option<NetworkMode>,
+    pub requires_compatibilities: Vec<Compatibility>,
+    /// As the user wrote it, such as `0.5 vCPU`, in its canonical form: CPU units.
+    pub cpu: Option<u64>,
+    /// MiB.
+    pub memory: Option<u64>,
+    pub execution_role_arn: Option<String>,
+    pub cpu_architecture: Option<CpuArchitecture>,
+    /// Whether the user named LINUX as the operating system.
+    pub operating_system_named: bool,
+    #[serde(default, skip_serializing_if = "Tags::is_empty")]
+    pub tags: Tags,
+    pub registered_at: Timestamp,
+    pub registered_by: String,
+    pub deregistered_at: Option<Timestamp>,
+    pub delete_requested_at: Option<Timestamp>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "SCREAMING_SNAKE_CASE")]
+pub enum Status {
+    Active,
+    Inactive,
+    DeleteInProgress,
+}
+
+impl Status {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Active => "ACTIVE",
+            Self::Inactive => "INACTIVE",
+            Self::DeleteInProgress => "DELETE_IN_PROGRESS",
+        }
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum NetworkMode {
+    Awsvpc,
+    Bridge,
+    Host,
+    None,
+}
+
+impl NetworkMode {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Awsvpc => "awsvpc",
+            Self::Bridge => "bridge",
+            Self::Host => "host",
+            Self::None => "none",
+        }
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "SCREAMING_SNAKE_CASE")]
+pub enum Compatibility {
+    Ec2,
+    External,
+    Fargate,
+}
+
+impl Compatibility {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Ec2 => "EC2",
+            Self::External => "EXTERNAL",
+            Self::Fargate => "FARGATE",
+        }
+    }
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ContainerDefinition {
+    pub name: String,
+    pub image: String,
+    /// CPU units; 0 when none were asked for.
+    pub cpu: u64,
+    /// The hard limit, MiB.
+    pub memory: Option<u64>,
+    /// The soft limit, MiB.
+    pub memory_reservation: Option<u64>,
+    pub essential: bool,
+    pub entry_point: Option<Vec<String>>,
+    pub command: Option<Vec<String>>,
+    pub environment: Vec<EnvironmentVariable>,
+    pub working_directory: Option<String>,
+    pub user: Option<String>,
+    pub readonly_root_filesystem: Option<bool>,
+    pub port_mappings: Vec<PortMapping>,
+    pub log: Option<AwsLogs>,
+    /// Seconds between the stop signal and SIGKILL.
+    pub stop_timeout: Option<u32>,
+}
+
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EnvironmentVariable {
+    pub name: String,
+    pub value: String,
+}
+
+impl fmt::Debug for EnvironmentVariable {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // Users put passwords into environments; logs must not show them.
+        write!(f, "{}=…", self.name)
+    }
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PortMapping {
+    pub container_port: u16,
+    pub host_port: Option<u16>,
+    pub protocol: Option<Protocol>,
+    pub name: Option<String>,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Protocol {
+    #[default]
+    Tcp,
+    Udp,
+}
+
+impl Protocol {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Tcp => "tcp",
+            Self::Udp => "udp",
+        }
+    }
+}
+
+/// The options of the `awslogs` log driver.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AwsLogs {
+    pub group: String,
+    pub region: String,
+    pub stream_prefix: Option<String>,
+    pub create_group: bool,
+    /// Every option as the user wrote it, for describe calls.
+    pub options: std::collections::BTreeMap<String, String>,
+}
+
+impl TaskDefinition {
+    pub fn key_of(scope: &Scope, family: &str, revision: u32) -> Key {
+        // Zeros in front keep the keys of a family in the order of its revisions.
+        Key::new(format!("{}/{}/{family}/{revision:010}", Self::TABLE, scope.path()))
+    }
+
+    pub fn arn(&self) -> String {
+        arn_of(&self.scope, &self.family, self.revision)
+    }
+
+    /// What a task of this definition takes from an instance: the task's size, or the sum of its containers'.
+    pub fn resources(&self) -> Resources {
+        let containers = self.containers.iter().fold(Resources::default(), |sum, container| {
+            let memory = container.memory_reservation.or(container.memory).unwrap_or(0);
+            sum.plus(Resources { cpu: container.cpu, memory })
+        });
+        Resources {
+            cpu: self.cpu.unwrap_or(containers.cpu),
+            memory: self.memory.unwrap_or(containers.memory),
+        }
+    }
+}
+
+impl Record for TaskDefinition {
+    const TABLE: &'static str = "task-definition";
+    fn key(&self) -> Key {
+        Self::key_of(&self.scope, &self.family, self.revision)
+    }
+}
+
+pub fn arn_of(scope: &Scope, family: &str, revision: u32) -> String {
+    arn::ecs(scope, format_args!("task-definition/{family}:{revision}"))
+}
+
+/// A family's highest revision so far, kept when its revisions are deleted: AWS never gives a number twice.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Family {
+    pub scope: Scope,
+    pub name: String,
+    pub last_revision: u32,
+}
+
+impl Family {
+    pub fn key_of(scope: &Scope, name: &str) -> Key {
+        Key::new(format!("{}/{}/{name}", Self::TABLE, scope.path()))
+    }
+}
+
+impl Record for Family {
+    const TABLE: &'static str = "task-definition-family";
+    fn key(&self) -> Key {
+        Self::key_of(&self.scope, &self.name)
+    }
+}
