@@ -1,1 +1,13 @@
-//! (to come)
+//! Every decision of Longshore, as plain functions over a view.
+//! Invariant: no I/O, no clock, no chance; the same input gives the same output, byte for byte.
+
+pub mod assignment;
+pub mod default_vpc;
+pub mod lifecycle;
+pub mod placement;
+pub mod retention;
+#[cfg(test)]
+mod testing;
+pub mod view;
+
+pub use view::View;

@@ -120,6 +120,7 @@ pub struct Observation {
 pub struct ContainerObservation {
     pub name: String,
     pub state: ContainerState,
+    pub started_at: Option<Timestamp>,
     pub image_digest: Option<String>,
 }
 
@@ -127,9 +128,7 @@ pub struct ContainerObservation {
 pub enum ContainerState {
     /// Not started, and may still be.
     Waiting,
-    Running {
-        started_at: Timestamp,
-    },
+    Running,
     Exited {
         code: i32,
         at: Timestamp,

@@ -1,0 +1,134 @@
+//! Records for tests: one cluster, one definition of two containers, one task.
+
+use crate::placement::{Request, place};
+use crate::{View, default_vpc};
+use longshore_model::change::{Change, View as _, Write};
+use longshore_model::cluster::{Cluster, ContainerInsights};
+use longshore_model::container_instance::{Capacity, ContainerInstance, CpuArchitecture};
+use longshore_model::id::IdSource;
+use longshore_model::task::{Overrides, Task};
+use longshore_model::task_definition::{ContainerDefinition, NetworkMode, Status, TaskDefinition};
+use longshore_model::{Resources, Scope, Tags, Timestamp, Transaction};
+use std::sync::Arc;
+
+pub struct Count(pub u128);
+
+impl IdSource for Count {
+    fn next_u128(&mut self) -> u128 {
+        self.0 += 1;
+        (self.0 << 64) | self.0
+    }
+}
+
+pub fn scope() -> Scope {
+    Scope::new("123456789012", "us-east-1")
+}
+
+pub fn definition() -> TaskDefinition {
+    TaskDefinition {
+        scope: scope(),
+        family: "web".to_owned(),
+        revision: 1,
+        status: Status::Active,
+        containers: vec![container("app", true), container("side", false)],
+        network_mode: Some(NetworkMode::Awsvpc),
+        requires_compatibilities: Vec::new(),
+        cpu: Some(256),
+        memory: Some(512),
+        execution_role_arn: None,
+        cpu_architecture: None,
+        operating_system_named: false,
+        tags: Tags::default(),
+        registered_at: Timestamp(1),
+        registered_by: String::new(),
+        deregistered_at: None,
+        delete_requested_at: None,
+    }
+}
+
+fn container(name: &str, essential: bool) -> ContainerDefinition {
+    ContainerDefinition {
+        name: name.to_owned(),
+        image: "busybox".to_owned(),
+        cpu: 0,
+        memory: None,
+        memory_reservation: None,
+        essential,
+        entry_point: None,
+        command: None,
+        environment: Vec::new(),
+        working_directory: None,
+        user: None,
+        readonly_root_filesystem: None,
+        port_mappings: Vec::new(),
+        log: None,
+        stop_timeout: None,
+    }
+}
+
+pub fn instance(id: u128, cpu: u64, memory: u64) -> ContainerInstance {
+    ContainerInstance {
+        id: longshore_model::ContainerInstanceId(id),
+        name: format!("instance-{id}"),
+        capacity: Capacity::Fargate,
+        resources: Resources { cpu, memory },
+        cpu_architecture: CpuArchitecture::X86_64,
+        registered_at: Timestamp(1),
+        agent_connected: true,
+    }
+}
+
+pub fn apply(view: &mut View, transaction: Transaction) {
+    for write in transaction.into_commit().writes {
+        let value = write.value().map(Arc::from);
+        let key = match write {
+            Write::Create { key, .. } | Write::Update { key, .. } | Write::Delete { key } => key,
+        };
+        view.apply(&Change { key, value }).unwrap();
+    }
+}
+
+/// A view with a cluster, the default VPC and the given instances.
+pub fn view(instances: &[ContainerInstance]) -> View {
+    let mut view = View::default();
+    let mut transaction = Transaction::at(longshore_model::Version(0));
+    let made = default_vpc::make(&scope(), "172.31.0.0/16".parse().unwrap(), &mut Count(1 << 32));
+    transaction.create(&made.vpc);
+    made.subnets.iter().for_each(|subnet| transaction.create(subnet));
+    transaction.create(&made.security_group);
+    transaction.create(&definition());
+    transaction.create(&Cluster {
+        scope: scope(),
+        name: "default".to_owned(),
+        status: longshore_model::cluster::Status::Active,
+        container_insights: ContainerInsights::Disabled,
+        tags: Tags::default(),
+        created_at: Timestamp(1),
+    });
+    instances.iter().for_each(|instance| transaction.create(instance));
+    apply(&mut view, transaction);
+    view
+}
+
+pub fn request(view: &View, count: u32) -> Request {
+    Request {
+        scope: scope(),
+        cluster: "default".to_owned(),
+        definition: Arc::new(definition()),
+        count,
+        overrides: Overrides::default(),
+        size: definition().resources(),
+        subnets: view.subnets.iter().cloned().collect(),
+        security_groups: Vec::new(),
+        group: "family:web".to_owned(),
+        started_by: None,
+        client_token: None,
+        tags: Tags::default(),
+    }
+}
+
+pub fn task() -> Task {
+    let view = view(&[instance(1, 1024, 4096)]);
+    let placed = place(&view, &request(&view, 1), Timestamp(10), &mut Count(0));
+    placed.tasks.into_iter().next().map(|(task, _)| task).unwrap()
+}

@@ -1,0 +1,261 @@
+//! The records as decisions read them: typed tables and the indexes over them.
+//!
+//! Invariant: the indexes hold exactly what the tables say, kept as changes arrive; cloning is O(1).
+
+use imbl::{OrdMap, OrdSet};
+use longshore_model::change::{Change, Key, Undecodable};
+use longshore_model::cluster::Cluster;
+use longshore_model::container_instance::{ContainerInstance, Placements};
+use longshore_model::log_group::LogGroup;
+use longshore_model::record::{Record, decode};
+use longshore_model::task::{LastStatus, Task};
+use longshore_model::task_definition::{Family, TaskDefinition};
+use longshore_model::vpc::{NetworkInterface, SecurityGroup, Subnet, Vpc};
+use longshore_model::{ContainerInstanceId, Resources, Scope, TaskId, Timestamp};
+use std::sync::Arc;
+
+/// Everything the store holds at one version.
+#[derive(Clone, Default)]
+pub struct View {
+    pub clusters: Table<Cluster>,
+    pub task_definitions: Table<TaskDefinition>,
+    pub families: Table<Family>,
+    pub tasks: Table<Task>,
+    pub container_instances: Table<ContainerInstance>,
+    pub placements: Table<Placements>,
+    pub vpcs: Table<Vpc>,
+    pub subnets: Table<Subnet>,
+    pub security_groups: Table<SecurityGroup>,
+    pub network_interfaces: Table<NetworkInterface>,
+    pub log_groups: Table<LogGroup>,
+    stopped: OrdSet<(Timestamp, Key)>,
+    tasks_by_instance: OrdMap<ContainerInstanceId, OrdSet<Key>>,
+    used_by_instance: OrdMap<ContainerInstanceId, Resources>,
+    addresses_used: OrdMap<String, u64>,
+    counts_by_cluster: OrdMap<Key, TaskCounts>,
+}
+
+/// The tasks of one cluster, as DescribeClusters counts them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct TaskCounts {
+    pub running: u32,
+    pub pending: u32,
+}
+
+impl View {
+    pub fn cluster(&self, scope: &Scope, name: &str) -> Option<&Arc<Cluster>> {
+        self.clusters.get(&Cluster::key_of(scope, name))
+    }
+
+    pub fn task(&self, scope: &Scope, cluster: &str, id: TaskId) -> Option<&Arc<Task>> {
+        self.tasks.get(&Task::key_of(scope, cluster, id))
+    }
+
+    pub fn task_definition(
+        &self,
+        scope: &Scope,
+        family: &str,
+        revision: u32,
+    ) -> Option<&Arc<TaskDefinition>> {
+        self.task_definitions.get(&TaskDefinition::key_of(scope, family, revision))
+    }
+
+    /// The revisions of a family, oldest first.
+    pub fn revisions(
+        &self,
+        scope: &Scope,
+        family: &str,
+    ) -> impl DoubleEndedIterator<Item = &Arc<TaskDefinition>> {
+        self.task_definitions.under(&format!("{}/{}/{family}/", TaskDefinition::TABLE, scope.path()))
+    }
+
+    /// The tasks of a cluster in the order of their ids.
+    pub fn tasks_of<'a>(
+        &'a self,
+        scope: &Scope,
+        cluster: &str,
+    ) -> impl DoubleEndedIterator<Item = &'a Arc<Task>> + use<'a> {
+        self.tasks.under(&format!("{}/{}/{cluster}/", Task::TABLE, scope.path()))
+    }
+
+    /// The tasks that hold a place on an instance, those about to be released among them.
+    pub fn tasks_on(&self, instance: ContainerInstanceId) -> impl Iterator<Item = &Arc<Task>> {
+        self.tasks_by_instance.get(&instance).into_iter().flatten().filter_map(|key| self.tasks.get(key))
+    }
+
+    pub fn task_count_on(&self, instance: ContainerInstanceId) -> usize {
+        self.tasks_by_instance.get(&instance).map_or(0, OrdSet::len)
+    }
+
+    /// The STOPPED tasks that ended before `when`, oldest first.
+    pub fn stopped_before(&self, when: Timestamp) -> impl Iterator<Item = &Key> {
+        self.stopped.iter().take_while(move |(stopped, _)| *stopped < when).map(|(_, key)| key)
+    }
+
+    /// What the tasks on an instance take from it.
+    pub fn used_on(&self, instance: ContainerInstanceId) -> Resources {
+        self.used_by_instance.get(&instance).copied().unwrap_or_default()
+    }
+
+    pub fn task_counts(&self, scope: &Scope, cluster: &str) -> TaskCounts {
+        self.counts_by_cluster.get(&Cluster::key_of(scope, cluster)).copied().unwrap_or_default()
+    }
+
+    /// How many addresses of a subnet are taken.
+    pub fn addresses_used(&self, subnet: &str) -> u64 {
+        self.addresses_used.get(subnet).copied().unwrap_or_default()
+    }
+
+    fn apply_task(&mut self, change: &Change) -> Result<(), Undecodable> {
+        let before = self.tasks.get(&change.key).cloned();
+        self.tasks.apply(change)?;
+        let after = self.tasks.get(&change.key).cloned();
+        if let Some(task) = before {
+            self.count(&change.key, &task, Sign::Minus);
+        }
+        if let Some(task) = after {
+            self.count(&change.key, &task, Sign::Plus);
+        }
+        Ok(())
+    }
+
+    fn count(&mut self, key: &Key, task: &Task, sign: Sign) {
+        self.count_in_cluster(task, sign);
+        if !task.holds_resources() {
+            let entry = (task.times.stopped_at.unwrap_or_default(), key.clone());
+            match sign {
+                Sign::Plus => self.stopped.insert(entry),
+                Sign::Minus => self.stopped.remove(&entry),
+            };
+            return;
+        }
+        let instance = task.container_instance;
+        let keys = self.tasks_by_instance.entry(instance).or_default();
+        let used = self.used_by_instance.entry(instance).or_default();
+        match sign {
+            Sign::Plus => {
+                keys.insert(key.clone());
+                *used = used.plus(task.size);
+            }
+            Sign::Minus => {
+                keys.remove(key);
+                *used = used.minus(task.size);
+            }
+        }
+        if keys.is_empty() {
+            self.tasks_by_instance.remove(&instance);
+            self.used_by_instance.remove(&instance);
+        }
+    }
+
+    fn count_in_cluster(&mut self, task: &Task, sign: Sign) {
+        let counts = self.counts_by_cluster.entry(Cluster::key_of(&task.scope, &task.cluster)).or_default();
+        let counter = match task.last_status {
+            LastStatus::Provisioning | LastStatus::Pending | LastStatus::Activating => &mut counts.pending,
+            LastStatus::Running => &mut counts.running,
+            LastStatus::Deactivating
+            | LastStatus::Stopping
+            | LastStatus::Deprovisioning
+            | LastStatus::Stopped => return,
+        };
+        *counter = match sign {
+            Sign::Plus => counter.saturating_add(1),
+            Sign::Minus => counter.saturating_sub(1),
+        };
+    }
+
+    fn apply_network_interface(&mut self, change: &Change) -> Result<(), Undecodable> {
+        if let Some(before) = self.network_interfaces.get(&change.key) {
+            let used = self.addresses_used.entry(before.subnet.clone()).or_default();
+            *used = used.saturating_sub(1);
+        }
+        self.network_interfaces.apply(change)?;
+        if let Some(after) = self.network_interfaces.get(&change.key) {
+            *self.addresses_used.entry(after.subnet.clone()).or_default() += 1;
+        }
+        Ok(())
+    }
+}
+
+#[derive(Clone, Copy)]
+enum Sign {
+    Plus,
+    Minus,
+}
+
+impl longshore_model::change::View for View {
+    fn apply(&mut self, change: &Change) -> Result<(), Undecodable> {
+        match change.key.table() {
+            Cluster::TABLE => self.clusters.apply(change),
+            TaskDefinition::TABLE => self.task_definitions.apply(change),
+            Family::TABLE => self.families.apply(change),
+            Task::TABLE => self.apply_task(change),
+            ContainerInstance::TABLE => self.container_instances.apply(change),
+            Placements::TABLE => self.placements.apply(change),
+            Vpc::TABLE => self.vpcs.apply(change),
+            Subnet::TABLE => self.subnets.apply(change),
+            SecurityGroup::TABLE => self.security_groups.apply(change),
+            NetworkInterface::TABLE => self.apply_network_interface(change),
+            LogGroup::TABLE => self.log_groups.apply(change),
+            other => {
+                Err(Undecodable { key: change.key.clone(), reason: format!("no table is named `{other}`") })
+            }
+        }
+    }
+}
+
+/// The records of one kind, in the order of their keys.
+#[derive(Clone)]
+pub struct Table<R> {
+    rows: OrdMap<Key, Arc<R>>,
+}
+
+impl<R> Default for Table<R> {
+    fn default() -> Self {
+        Self { rows: OrdMap::new() }
+    }
+}
+
+impl<R: Record> Table<R> {
+    pub fn get(&self, key: &Key) -> Option<&Arc<R>> {
+        self.rows.get(key)
+    }
+
+    pub fn iter(&self) -> impl DoubleEndedIterator<Item = &Arc<R>> {
+        self.rows.values()
+    }
+
+    pub fn len(&self) -> usize {
+        self.rows.len()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.rows.is_empty()
+    }
+
+    /// The records whose keys start with `prefix`, which ends in `/`.
+    pub fn under<'a>(&'a self, prefix: &str) -> impl DoubleEndedIterator<Item = &'a Arc<R>> + use<'a, R> {
+        // `0` is the character after `/`: the range ends where the next prefix would begin.
+        let end = format!("{}0", prefix.strip_suffix('/').unwrap_or(prefix));
+        self.rows.range(Key::new(prefix)..Key::new(end)).map(|(_, row)| row)
+    }
+
+    /// The records of one account and region.
+    pub fn of<'a>(&'a self, scope: &Scope) -> impl DoubleEndedIterator<Item = &'a Arc<R>> + use<'a, R> {
+        self.under(&format!("{}/{}/", R::TABLE, scope.path()))
+    }
+
+    fn apply(&mut self, change: &Change) -> Result<(), Undecodable> {
+        match &change.value {
+            None => {
+                self.rows.remove(&change.key);
+            }
+            Some(value) => {
+                let record = decode(value)
+                    .map_err(|cause| Undecodable { key: change.key.clone(), reason: cause.to_string() })?;
+                self.rows.insert(change.key.clone(), Arc::new(record));
+            }
+        }
+        Ok(())
+    }
+}
