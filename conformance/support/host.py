@@ -1,0 +1,186 @@
+"""A look at the machine from outside Longshore: what the kernel says, not what an API says."""
+
+import collections
+import contextlib
+import json
+import os
+import pathlib
+import re
+import subprocess
+
+from .server import clean_environment
+from .waiting import until
+
+PROC = pathlib.Path("/proc")
+CGROUP = pathlib.Path("/sys/fs/cgroup")
+
+
+class Process:
+    """A process of the machine, by its id in the host's PID namespace."""
+
+    def __init__(self, pid):
+        self.pid = pid
+        self.started = self._started()
+
+    def _started(self):
+        """Clock ticks after boot at which it started: with the pid, its identity."""
+        stat = (PROC / str(self.pid) / "stat").read_text()
+        return int(stat.rpartition(")")[2].split()[19])
+
+    def alive(self):
+        try:
+            return Process(self.pid).started == self.started and self.state() != "Z"
+        except (OSError, IndexError):
+            return False
+
+    def state(self):
+        return (PROC / str(self.pid) / "stat").read_text().rpartition(")")[2].split()[0]
+
+    def namespace(self, kind):
+        return os.readlink(PROC / str(self.pid) / "ns" / kind)
+
+    def environment(self):
+        pairs = (PROC / str(self.pid) / "environ").read_bytes().decode().split("\0")
+        return dict(pair.split("=", 1) for pair in pairs if "=" in pair)
+
+    def pid_inside(self):
+        """Its id in its own, innermost PID namespace."""
+        status = (PROC / str(self.pid) / "status").read_text()
+        return int(re.search(r"^NSpid:.*?(\d+)$", status, re.MULTILINE)[1])
+
+    def in_network(self, *command):
+        """Runs a command of the host in the process's network namespace; returns its output."""
+        return run("nsenter", "--target", str(self.pid), "--net", *command)
+
+    def addresses(self):
+        """Interface → IPv4 addresses, without loopback."""
+        listing = json.loads(self.in_network("ip", "-j", "-4", "address"))
+        found = {
+            link["ifname"]: [each["local"] for each in link["addr_info"] if each["family"] == "inet"] for link in listing
+        }
+        found.pop("lo", None)
+        return found
+
+    def memory_limit(self):
+        """The smallest limit on the way from its cgroup to the root, in bytes."""
+        return min(self._limits("memory", "memory.limit_in_bytes", "memory.max"), default=None)
+
+    def own_memory_limit(self):
+        """The limit of its own cgroup alone."""
+        return next(iter(self._limits("memory", "memory.limit_in_bytes", "memory.max")), None)
+
+    def cpu_limit(self):
+        """The smallest quota on the way to the root, in CPUs."""
+        quotas = []
+        for folder in self._cgroup_folders("cpu"):
+            with contextlib.suppress(OSError, ValueError):
+                if (folder / "cpu.max").exists():
+                    quota, period = (folder / "cpu.max").read_text().split()
+                else:
+                    quota, period = ((folder / f"cpu.cfs_{what}_us").read_text() for what in ("quota", "period"))
+                if int(quota) > 0:
+                    quotas.append(int(quota) / int(period))
+        return min(quotas, default=None)
+
+    def _limits(self, controller, name_v1, name_v2):
+        for folder in self._cgroup_folders(controller):
+            for name in (name_v1, name_v2):
+                with contextlib.suppress(OSError, ValueError):
+                    yield int((folder / name).read_text())
+
+    def cgroup_paths(self):
+        """Controller → path; the key is empty for version 2."""
+        lines = (PROC / str(self.pid) / "cgroup").read_text().splitlines()
+        paths = {}
+        for line in lines:
+            _, controllers, path = line.split(":", 2)
+            for controller in controllers.split(","):
+                paths[controller] = path
+        return paths
+
+    def _cgroup_folders(self, controller):
+        """From its own cgroup up to the root's."""
+        paths = self.cgroup_paths()
+        if controller in paths:
+            top, path = CGROUP / controller, paths[controller]
+        else:
+            top, path = CGROUP, paths[""]
+        folder = top / path.lstrip("/")
+        while folder != top:
+            yield folder
+            folder = folder.parent
+
+
+def find_processes(marker):
+    """Processes that have `marker` as one of their arguments."""
+    found = []
+    for entry in PROC.iterdir():
+        if entry.name.isdigit():
+            with contextlib.suppress(OSError, IndexError):
+                arguments = (entry / "cmdline").read_bytes().split(b"\0")
+                if marker.encode() in arguments:
+                    found.append(Process(int(entry.name)))
+    return [process for process in found if process.alive()]
+
+
+def find_process(marker):
+    """The one process with that argument, once it is there."""
+
+    def exactly_one():
+        found = find_processes(marker)
+        return found[0] if len(found) == 1 else None
+
+    return until(f"one process with the argument {marker}", exactly_one)
+
+
+def leftovers():
+    """Everything on the machine that a server could leave behind, as comparable lists by kind."""
+    return {
+        "links": strip(run("ip", "-o", "link"), r"^\d+: ([^:@]+)"),
+        "routes": sorted(run("ip", "-4", "route", "show", "table", "all").splitlines()),
+        "rules": run("ip", "rule").splitlines(),
+        "nftables": run("nft", "list", "ruleset").splitlines(),
+        "mounts": sorted(line.split()[1] for line in (PROC / "mounts").read_text().splitlines()),
+        "network namespaces": network_namespaces(),
+        "named namespaces": sorted(os.listdir("/run/netns")) if os.path.isdir("/run/netns") else [],
+        "cgroups": sorted(str(path) for path in cgroup_folders()),
+        "processes": process_names(),
+    }
+
+
+def cgroup_folders():
+    for folder, children, _ in os.walk(CGROUP):
+        yield from (pathlib.Path(folder) / child for child in children)
+
+
+def network_namespaces():
+    found = set()
+    for entry in PROC.iterdir():
+        if entry.name.isdigit():
+            with contextlib.suppress(OSError):
+                found.add(os.readlink(entry / "ns" / "net"))
+    return sorted(found)
+
+
+def process_names():
+    """Counts of the kinds of process that a server starts; what else the machine does is not its business."""
+    counts = collections.Counter()
+    for entry in PROC.iterdir():
+        if entry.name.isdigit():
+            with contextlib.suppress(OSError):
+                name = (entry / "comm").read_text().strip()
+                if re.match(r"longshore|containerd|runc|nginx|sleep|busybox", name):
+                    counts[name] += 1
+    return dict(counts)
+
+
+def strip(text, pattern):
+    return sorted(match[1] for match in re.finditer(pattern, text, re.MULTILINE))
+
+
+def run(*command):
+    result = subprocess.run(
+        command, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=60, env=clean_environment()
+    )
+    assert result.returncode == 0, f"{' '.join(command)}: {result.stderr}"
+    return result.stdout
