@@ -17,11 +17,11 @@ pub(crate) static ACCELERATOR_MANUFACTURER: Schema = s::one_of(&["amazon-web-ser
 pub(crate) static ACCELERATOR_MANUFACTURER_SET: Schema = s::list(&ACCELERATOR_MANUFACTURER, "item", s::ANY);
 pub(crate) static ACCELERATOR_NAME: Schema = s::one_of(&["a100", "inferentia", "k520", "k80", "m60", "radeon-pro-v520", "t4", "vu9p", "v100", "a10g", "h100", "t4g", "l40s", "l4", "gaudi-hl-205", "inferentia2", "trainium", "trainium2", "u30"]);
 pub(crate) static ACCELERATOR_NAME_SET: Schema = s::list(&ACCELERATOR_NAME, "item", s::ANY);
-pub(crate) static ACCELERATOR_TOTAL_MEMORY_MI_B: Schema = s::structure(&[
+pub(crate) static ACCELERATOR_TOTAL_MEMORY_MIB: Schema = s::structure(&[
     s::optional("Max", &s::INTEGER).called("Max", "max"),
     s::optional("Min", &s::INTEGER).called("Min", "min"),
 ]);
-pub(crate) static ACCELERATOR_TOTAL_MEMORY_MI_B_REQUEST: Schema = s::structure(&[
+pub(crate) static ACCELERATOR_TOTAL_MEMORY_MIB_REQUEST: Schema = s::structure(&[
     s::optional("Max", &s::INTEGER),
     s::optional("Min", &s::INTEGER),
 ]);
@@ -962,7 +962,7 @@ pub(crate) static INSTANCE_REQUIREMENTS: Schema = s::structure(&[
     s::optional("AcceleratorCount", &ACCELERATOR_COUNT).called("AcceleratorCount", "acceleratorCount"),
     s::optional("AcceleratorManufacturers", &ACCELERATOR_MANUFACTURER_SET).called("AcceleratorManufacturerSet", "acceleratorManufacturerSet"),
     s::optional("AcceleratorNames", &ACCELERATOR_NAME_SET).called("AcceleratorNameSet", "acceleratorNameSet"),
-    s::optional("AcceleratorTotalMemoryMiB", &ACCELERATOR_TOTAL_MEMORY_MI_B).called("AcceleratorTotalMemoryMiB", "acceleratorTotalMemoryMiB"),
+    s::optional("AcceleratorTotalMemoryMiB", &ACCELERATOR_TOTAL_MEMORY_MIB).called("AcceleratorTotalMemoryMiB", "acceleratorTotalMemoryMiB"),
     s::optional("AcceleratorTypes", &ACCELERATOR_TYPE_SET).called("AcceleratorTypeSet", "acceleratorTypeSet"),
     s::optional("AllowedInstanceTypes", &ALLOWED_INSTANCE_TYPE_SET).called("AllowedInstanceTypeSet", "allowedInstanceTypeSet"),
     s::optional("BareMetal", &BARE_METAL).called("BareMetal", "bareMetal"),
@@ -975,8 +975,8 @@ pub(crate) static INSTANCE_REQUIREMENTS: Schema = s::structure(&[
     s::optional("LocalStorage", &LOCAL_STORAGE).called("LocalStorage", "localStorage"),
     s::optional("LocalStorageTypes", &LOCAL_STORAGE_TYPE_SET).called("LocalStorageTypeSet", "localStorageTypeSet"),
     s::optional("MaxSpotPriceAsPercentageOfOptimalOnDemandPrice", &s::INTEGER).called("MaxSpotPriceAsPercentageOfOptimalOnDemandPrice", "maxSpotPriceAsPercentageOfOptimalOnDemandPrice"),
-    s::optional("MemoryGiBPerVCpu", &MEMORY_GI_B_PER_V_CPU).called("MemoryGiBPerVCpu", "memoryGiBPerVCpu"),
-    s::optional("MemoryMiB", &MEMORY_MI_B).called("MemoryMiB", "memoryMiB"),
+    s::optional("MemoryGiBPerVCpu", &MEMORY_GIB_PER_V_CPU).called("MemoryGiBPerVCpu", "memoryGiBPerVCpu"),
+    s::optional("MemoryMiB", &MEMORY_MIB).called("MemoryMiB", "memoryMiB"),
     s::optional("NetworkBandwidthGbps", &NETWORK_BANDWIDTH_GBPS).called("NetworkBandwidthGbps", "networkBandwidthGbps"),
     s::optional("NetworkInterfaceCount", &NETWORK_INTERFACE_COUNT).called("NetworkInterfaceCount", "networkInterfaceCount"),
     s::optional("OnDemandMaxPricePercentageOverLowestPrice", &s::INTEGER).called("OnDemandMaxPricePercentageOverLowestPrice", "onDemandMaxPricePercentageOverLowestPrice"),
@@ -990,7 +990,7 @@ pub(crate) static INSTANCE_REQUIREMENTS_REQUEST: Schema = s::structure(&[
     s::optional("AcceleratorCount", &ACCELERATOR_COUNT_REQUEST),
     s::optional("AcceleratorManufacturers", &ACCELERATOR_MANUFACTURER_SET).called("AcceleratorManufacturer", "AcceleratorManufacturer"),
     s::optional("AcceleratorNames", &ACCELERATOR_NAME_SET).called("AcceleratorName", "AcceleratorName"),
-    s::optional("AcceleratorTotalMemoryMiB", &ACCELERATOR_TOTAL_MEMORY_MI_B_REQUEST),
+    s::optional("AcceleratorTotalMemoryMiB", &ACCELERATOR_TOTAL_MEMORY_MIB_REQUEST),
     s::optional("AcceleratorTypes", &ACCELERATOR_TYPE_SET).called("AcceleratorType", "AcceleratorType"),
     s::optional("AllowedInstanceTypes", &ALLOWED_INSTANCE_TYPE_SET).called("AllowedInstanceType", "AllowedInstanceType"),
     s::optional("BareMetal", &BARE_METAL),
@@ -1003,8 +1003,8 @@ pub(crate) static INSTANCE_REQUIREMENTS_REQUEST: Schema = s::structure(&[
     s::optional("LocalStorage", &LOCAL_STORAGE),
     s::optional("LocalStorageTypes", &LOCAL_STORAGE_TYPE_SET).called("LocalStorageType", "LocalStorageType"),
     s::optional("MaxSpotPriceAsPercentageOfOptimalOnDemandPrice", &s::INTEGER),
-    s::optional("MemoryGiBPerVCpu", &MEMORY_GI_B_PER_V_CPU_REQUEST),
-    s::required("MemoryMiB", &MEMORY_MI_B_REQUEST),
+    s::optional("MemoryGiBPerVCpu", &MEMORY_GIB_PER_V_CPU_REQUEST),
+    s::required("MemoryMiB", &MEMORY_MIB_REQUEST),
     s::optional("NetworkBandwidthGbps", &NETWORK_BANDWIDTH_GBPS_REQUEST),
     s::optional("NetworkInterfaceCount", &NETWORK_INTERFACE_COUNT_REQUEST),
     s::optional("OnDemandMaxPricePercentageOverLowestPrice", &s::INTEGER),
@@ -1480,19 +1480,19 @@ pub(crate) static LOCAL_STORAGE: Schema = s::one_of(&["included", "required", "e
 pub(crate) static LOCAL_STORAGE_TYPE: Schema = s::one_of(&["hdd", "ssd"]);
 pub(crate) static LOCAL_STORAGE_TYPE_SET: Schema = s::list(&LOCAL_STORAGE_TYPE, "item", s::ANY);
 pub(crate) static MARKET_TYPE: Schema = s::one_of(&["spot", "capacity-block", "interruptible-capacity-reservation"]);
-pub(crate) static MEMORY_GI_B_PER_V_CPU: Schema = s::structure(&[
+pub(crate) static MEMORY_GIB_PER_V_CPU: Schema = s::structure(&[
     s::optional("Max", &s::DOUBLE).called("Max", "max"),
     s::optional("Min", &s::DOUBLE).called("Min", "min"),
 ]);
-pub(crate) static MEMORY_GI_B_PER_V_CPU_REQUEST: Schema = s::structure(&[
+pub(crate) static MEMORY_GIB_PER_V_CPU_REQUEST: Schema = s::structure(&[
     s::optional("Max", &s::DOUBLE),
     s::optional("Min", &s::DOUBLE),
 ]);
-pub(crate) static MEMORY_MI_B: Schema = s::structure(&[
+pub(crate) static MEMORY_MIB: Schema = s::structure(&[
     s::optional("Max", &s::INTEGER).called("Max", "max"),
     s::optional("Min", &s::INTEGER).called("Min", "min"),
 ]);
-pub(crate) static MEMORY_MI_B_REQUEST: Schema = s::structure(&[
+pub(crate) static MEMORY_MIB_REQUEST: Schema = s::structure(&[
     s::optional("Max", &s::INTEGER),
     s::required("Min", &s::INTEGER),
 ]);

@@ -13,7 +13,7 @@ pub(crate) static ACCELERATOR_MANUFACTURER: Schema = s::one_of(&["amazon-web-ser
 pub(crate) static ACCELERATOR_MANUFACTURER_SET: Schema = s::list(&ACCELERATOR_MANUFACTURER, "member", s::ANY);
 pub(crate) static ACCELERATOR_NAME: Schema = s::one_of(&["a100", "inferentia", "k520", "k80", "m60", "radeon-pro-v520", "t4", "vu9p", "v100", "a10g", "h100", "t4g"]);
 pub(crate) static ACCELERATOR_NAME_SET: Schema = s::list(&ACCELERATOR_NAME, "member", s::ANY);
-pub(crate) static ACCELERATOR_TOTAL_MEMORY_MI_B_REQUEST: Schema = s::structure(&[
+pub(crate) static ACCELERATOR_TOTAL_MEMORY_MIB_REQUEST: Schema = s::structure(&[
     s::optional("max", &s::INTEGER),
     s::optional("min", &s::INTEGER),
 ]);
@@ -672,7 +672,7 @@ pub(crate) static INSTANCE_REQUIREMENTS_REQUEST: Schema = s::structure(&[
     s::optional("acceleratorCount", &ACCELERATOR_COUNT_REQUEST),
     s::optional("acceleratorManufacturers", &ACCELERATOR_MANUFACTURER_SET),
     s::optional("acceleratorNames", &ACCELERATOR_NAME_SET),
-    s::optional("acceleratorTotalMemoryMiB", &ACCELERATOR_TOTAL_MEMORY_MI_B_REQUEST),
+    s::optional("acceleratorTotalMemoryMiB", &ACCELERATOR_TOTAL_MEMORY_MIB_REQUEST),
     s::optional("acceleratorTypes", &ACCELERATOR_TYPE_SET),
     s::optional("allowedInstanceTypes", &ALLOWED_INSTANCE_TYPE_SET),
     s::optional("bareMetal", &BARE_METAL),
@@ -684,8 +684,8 @@ pub(crate) static INSTANCE_REQUIREMENTS_REQUEST: Schema = s::structure(&[
     s::optional("localStorage", &LOCAL_STORAGE),
     s::optional("localStorageTypes", &LOCAL_STORAGE_TYPE_SET),
     s::optional("maxSpotPriceAsPercentageOfOptimalOnDemandPrice", &s::INTEGER),
-    s::optional("memoryGiBPerVCpu", &MEMORY_GI_B_PER_V_CPU_REQUEST),
-    s::required("memoryMiB", &MEMORY_MI_B_REQUEST),
+    s::optional("memoryGiBPerVCpu", &MEMORY_GIB_PER_V_CPU_REQUEST),
+    s::required("memoryMiB", &MEMORY_MIB_REQUEST),
     s::optional("networkBandwidthGbps", &NETWORK_BANDWIDTH_GBPS_REQUEST),
     s::optional("networkInterfaceCount", &NETWORK_INTERFACE_COUNT_REQUEST),
     s::optional("onDemandMaxPricePercentageOverLowestPrice", &s::INTEGER),
@@ -852,7 +852,7 @@ pub(crate) static MANAGED_INSTANCES_NETWORK_CONFIGURATION: Schema = s::structure
     s::optional("subnets", &STRING_LIST),
 ]);
 pub(crate) static MANAGED_INSTANCES_STORAGE_CONFIGURATION: Schema = s::structure(&[
-    s::optional("storageSizeGiB", &TASK_VOLUME_STORAGE_GI_B),
+    s::optional("storageSizeGiB", &TASK_VOLUME_STORAGE_GIB),
 ]);
 pub(crate) static MANAGED_SCALING: Schema = s::structure(&[
     s::optional("instanceWarmupPeriod", &MANAGED_SCALING_INSTANCE_WARMUP_PERIOD),
@@ -870,11 +870,11 @@ pub(crate) static MANAGED_STORAGE_CONFIGURATION: Schema = s::structure(&[
     s::optional("kmsKeyId", &s::STRING),
 ]);
 pub(crate) static MANAGED_TERMINATION_PROTECTION: Schema = s::one_of(&["ENABLED", "DISABLED"]);
-pub(crate) static MEMORY_GI_B_PER_V_CPU_REQUEST: Schema = s::structure(&[
+pub(crate) static MEMORY_GIB_PER_V_CPU_REQUEST: Schema = s::structure(&[
     s::optional("max", &s::DOUBLE),
     s::optional("min", &s::DOUBLE),
 ]);
-pub(crate) static MEMORY_MI_B_REQUEST: Schema = s::structure(&[
+pub(crate) static MEMORY_MIB_REQUEST: Schema = s::structure(&[
     s::optional("max", &s::INTEGER),
     s::required("min", &s::INTEGER),
 ]);
@@ -1259,7 +1259,7 @@ pub(crate) static TASK_VOLUME_CONFIGURATION: Schema = s::structure(&[
     s::required("name", &s::STRING),
 ]);
 pub(crate) static TASK_VOLUME_CONFIGURATIONS: Schema = s::list(&TASK_VOLUME_CONFIGURATION, "member", s::ANY);
-pub(crate) static TASK_VOLUME_STORAGE_GI_B: Schema = s::integer(s::at_least(1.0));
+pub(crate) static TASK_VOLUME_STORAGE_GIB: Schema = s::integer(s::at_least(1.0));
 pub(crate) static TIMEOUT_CONFIGURATION: Schema = s::structure(&[
     s::optional("idleTimeoutSeconds", &DURATION),
     s::optional("perRequestTimeoutSeconds", &DURATION),

@@ -1794,7 +1794,7 @@ enumeration! {
 structure! {
     #[derive(Clone, Debug, Default, PartialEq)]
     EphemeralStorage {
-        size_in_gi_b: i32 = "sizeInGiB",
+        size_in_gib: i32 = "sizeInGiB",
     }
 }
 
@@ -2136,7 +2136,7 @@ structure! {
         accelerator_count: Option<AcceleratorCountRequest> = "acceleratorCount",
         accelerator_manufacturers: Option<Vec<AcceleratorManufacturer>> = "acceleratorManufacturers",
         accelerator_names: Option<Vec<AcceleratorName>> = "acceleratorNames",
-        accelerator_total_memory_mi_b: Option<AcceleratorTotalMemoryMiBRequest> = "acceleratorTotalMemoryMiB",
+        accelerator_total_memory_mib: Option<AcceleratorTotalMemoryMiBRequest> = "acceleratorTotalMemoryMiB",
         accelerator_types: Option<Vec<AcceleratorType>> = "acceleratorTypes",
         allowed_instance_types: Option<Vec<String>> = "allowedInstanceTypes",
         bare_metal: Option<BareMetal> = "bareMetal",
@@ -2148,8 +2148,8 @@ structure! {
         local_storage: Option<LocalStorage> = "localStorage",
         local_storage_types: Option<Vec<LocalStorageType>> = "localStorageTypes",
         max_spot_price_as_percentage_of_optimal_on_demand_price: Option<i32> = "maxSpotPriceAsPercentageOfOptimalOnDemandPrice",
-        memory_gi_b_per_v_cpu: Option<MemoryGiBPerVCpuRequest> = "memoryGiBPerVCpu",
-        memory_mi_b: MemoryMiBRequest = "memoryMiB",
+        memory_gib_per_v_cpu: Option<MemoryGiBPerVCpuRequest> = "memoryGiBPerVCpu",
+        memory_mib: MemoryMiBRequest = "memoryMiB",
         network_bandwidth_gbps: Option<NetworkBandwidthGbpsRequest> = "networkBandwidthGbps",
         network_interface_count: Option<NetworkInterfaceCountRequest> = "networkInterfaceCount",
         on_demand_max_price_percentage_over_lowest_price: Option<i32> = "onDemandMaxPricePercentageOverLowestPrice",
@@ -2642,7 +2642,7 @@ structure! {
 structure! {
     #[derive(Clone, Debug, Default, PartialEq)]
     ManagedInstancesStorageConfiguration {
-        storage_size_gi_b: Option<i32> = "storageSizeGiB",
+        storage_size_gib: Option<i32> = "storageSizeGiB",
     }
 }
 
@@ -3525,7 +3525,7 @@ structure! {
         iops: Option<i32> = "iops",
         kms_key_id: Option<String> = "kmsKeyId",
         role_arn: String = "roleArn",
-        size_in_gi_b: Option<i32> = "sizeInGiB",
+        size_in_gib: Option<i32> = "sizeInGiB",
         snapshot_id: Option<String> = "snapshotId",
         tag_specifications: Option<Vec<EBSTagSpecification>> = "tagSpecifications",
         throughput: Option<i32> = "throughput",
@@ -3930,7 +3930,7 @@ structure! {
     #[derive(Clone, Debug, Default, PartialEq)]
     TaskEphemeralStorage {
         kms_key_id: Option<String> = "kmsKeyId",
-        size_in_gi_b: Option<i32> = "sizeInGiB",
+        size_in_gib: Option<i32> = "sizeInGiB",
     }
 }
 
@@ -3957,7 +3957,7 @@ structure! {
         iops: Option<i32> = "iops",
         kms_key_id: Option<String> = "kmsKeyId",
         role_arn: String = "roleArn",
-        size_in_gi_b: Option<i32> = "sizeInGiB",
+        size_in_gib: Option<i32> = "sizeInGiB",
         snapshot_id: Option<String> = "snapshotId",
         tag_specifications: Option<Vec<EBSTagSpecification>> = "tagSpecifications",
         termination_policy: Option<TaskManagedEBSVolumeTerminationPolicy> = "terminationPolicy",

@@ -84,6 +84,8 @@ fn variant_name(value: &str) -> String {
 }
 
 fn snake(name: &str) -> String {
+    // Units count as words of their own.
+    let name = name.replace("MiB", "Mib").replace("GiB", "Gib");
     let letters: Vec<char> = name.chars().collect();
     let mut snake = String::with_capacity(name.len() + 8);
     for (at, letter) in letters.iter().enumerate() {
@@ -123,6 +125,7 @@ mod tests {
         check("Ipv6CidrBlock", "ipv6_cidr_block");
         check("DNSName", "dns_name");
         check("VpcId", "vpc_id");
+        check("memoryMiB", "memory_mib");
     }
 
     #[test]
