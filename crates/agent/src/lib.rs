@@ -2,4 +2,5 @@
 
 pub mod cgroup;
 pub mod image;
+pub mod network;
 pub mod runtime;

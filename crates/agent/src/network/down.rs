@@ -1,0 +1,44 @@
+//! Removes a server's networks from the machine.
+//! Invariant: what is removed is found by the server's id on the machine itself, not by what a process remembers.
+
+use super::error::{Attempt, Error};
+use super::names::Paths;
+use super::netlink::Netlink;
+use super::{Config, lock, namespace, rules};
+use std::fs;
+use std::io::ErrorKind;
+use std::path::Path;
+
+/// Removes every namespace, interface, route and rule of the server, of all its instances. No [`super::Network`] of
+/// it may be open. Forwarding of IPv4 stays as it is: who else needs it now is not known.
+pub async fn down(config: &Config) -> Result<(), Error> {
+    let paths = Paths::new(&config.state, &config.server);
+    if !config.state.exists() {
+        fs::create_dir_all(&config.state).attempt(|| format!("make {}", config.state.display()))?;
+    }
+    let _turn = lock(&paths).await?;
+    let machine = Netlink::open_here()?;
+    for link in machine.links().await? {
+        if link.name.starts_with(&config.server.interface_prefix()) {
+            machine.remove_link(link.index).await?;
+        }
+    }
+    machine.remove_unreachable(config.vpc).await?;
+    unpin_all(&paths.namespaces())?;
+    rules::unload(&config.server).await?;
+    let removed = namespace::ignore(ErrorKind::NotFound, fs::remove_dir_all(paths.server()));
+    removed.attempt(|| format!("remove {}", paths.server().display()))
+}
+
+fn unpin_all(directory: &Path) -> Result<(), Error> {
+    let attempt = || format!("list {}", directory.display());
+    let entries = match fs::read_dir(directory) {
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
+        entries => entries.attempt(attempt)?,
+    };
+    for entry in entries {
+        let path = entry.attempt(attempt)?.path();
+        if path.is_dir() { unpin_all(&path)? } else { namespace::unpin(&path)? }
+    }
+    Ok(())
+}
