@@ -58,7 +58,10 @@ pub struct Presented {
 
 impl std::fmt::Debug for Presented {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Presented").field("scope", &self.scope).field("time", &self.time).finish_non_exhaustive()
+        f.debug_struct("Presented")
+            .field("scope", &self.scope)
+            .field("time", &self.time)
+            .finish_non_exhaustive()
     }
 }
 
@@ -105,7 +108,9 @@ fn in_headers(request: &Request<'_>, authorization: &str) -> Result<Presented, P
     };
     let (credential, headers, signature) = (field("Credential"), field("SignedHeaders"), field("Signature"));
     let date = header(request.headers, "x-amz-date").or_else(|| header(request.headers, "date"));
-    let (Some(credential), Some(headers), Some(signature), Some(date)) = (credential, headers, signature, date) else {
+    let (Some(credential), Some(headers), Some(signature), Some(date)) =
+        (credential, headers, signature, date)
+    else {
         let missing = [("Credential", credential), ("Signature", signature), ("SignedHeaders", headers)];
         let mut text: Vec<String> = missing
             .iter()
@@ -113,13 +118,17 @@ fn in_headers(request: &Request<'_>, authorization: &str) -> Result<Presented, P
             .map(|(name, _)| format!("Authorization header requires '{name}' parameter."))
             .collect();
         if date.is_none() {
-            text.push("Authorization header requires existence of either a 'X-Amz-Date' or a 'Date' header.".into());
+            text.push(
+                "Authorization header requires existence of either a 'X-Amz-Date' or a 'Date' header.".into(),
+            );
         }
         text.push(format!("Authorization={algorithm}"));
         return Err(Problem::Incomplete(text.join(" ")));
     };
     let time = Timestamp::parse_basic(date).or_else(|| parse_http_date(date)).ok_or_else(|| {
-        Problem::Incomplete(format!("Date must be in ISO-8601 'basic format'. Got '{date}'. See http://en.wikipedia.org/wiki/ISO_8601"))
+        Problem::Incomplete(format!(
+            "Date must be in ISO-8601 'basic format'. Got '{date}'. See http://en.wikipedia.org/wiki/ISO_8601"
+        ))
     })?;
     Ok(Presented {
         scope: scope(credential)?,
@@ -133,9 +142,11 @@ fn in_headers(request: &Request<'_>, authorization: &str) -> Result<Presented, P
 
 fn in_query(request: &Request<'_>) -> Result<Presented, Problem> {
     let incomplete = |what: &str| Problem::Incomplete(what.to_owned());
-    let form = Form::parse(request.query.as_bytes()).ok_or_else(|| incomplete("The query string is not UTF-8."))?;
+    let form =
+        Form::parse(request.query.as_bytes()).ok_or_else(|| incomplete("The query string is not UTF-8."))?;
     let parameter = |name: &str| {
-        form.get(name).ok_or_else(|| Problem::Incomplete(format!("AWS query-string parameters must include '{name}'.")))
+        form.get(name)
+            .ok_or_else(|| Problem::Incomplete(format!("AWS query-string parameters must include '{name}'.")))
     };
     let algorithm = parameter("X-Amz-Algorithm")?;
     if algorithm != ALGORITHM {
@@ -174,7 +185,8 @@ fn scope(credential: &str) -> Result<Scope, Problem> {
         )));
     }
     let is_word = |text: &str| {
-        (1..=128).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_".contains(&byte))
+        (1..=128).contains(&text.len())
+            && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_".contains(&byte))
     };
     if ![region, service, access_key, date].into_iter().all(|part| is_word(part)) {
         return Err(Problem::Incomplete(format!("Credential has an invalid element, got '{credential}'")));
@@ -231,7 +243,9 @@ fn check_signed_headers(request: &Request<'_>, presented: &Presented) -> Result<
     }
     for name in ["x-amz-date", "x-amz-target", "x-amz-security-token"] {
         if request.headers.contains_key(name) && !signed(name) {
-            return Err(Problem::Mismatch(format!("'{name}' must be a 'SignedHeader' in the AWS Authorization.")));
+            return Err(Problem::Mismatch(format!(
+                "'{name}' must be a 'SignedHeader' in the AWS Authorization."
+            )));
         }
     }
     Ok(())
@@ -240,8 +254,10 @@ fn check_signed_headers(request: &Request<'_>, presented: &Presented) -> Result<
 fn signature(request: &Request<'_>, presented: &Presented, secret: &str) -> String {
     let Scope { date, region, service, .. } = &presented.scope;
     let canonical = canonical::hash(request, &presented.signed_headers, presented.life.is_some());
-    let to_sign =
-        format!("{ALGORITHM}\n{}\n{date}/{region}/{service}/aws4_request\n{canonical}", presented.time.basic());
+    let to_sign = format!(
+        "{ALGORITHM}\n{}\n{date}/{region}/{service}/aws4_request\n{canonical}",
+        presented.time.basic()
+    );
     let key = hmac(format!("AWS4{secret}").as_bytes(), date);
     let key = hmac(&key, region);
     let key = hmac(&key, service);
