@@ -1,12 +1,20 @@
 //! Images: their names, where they come from, and how they get into containerd.
 //! Invariant: nothing enters the content store whose bytes do not have the digest that names them.
 
+mod archive;
+mod flights;
+mod manifest;
+mod pull;
 mod reference;
+mod registry;
+mod store;
+mod unpack;
 
 use std::{collections::BTreeMap, sync::Arc};
 
 use serde::Deserialize;
 
+pub(crate) use self::pull::Images;
 pub use self::reference::{ImageRef, InvalidReference};
 use crate::runtime;
 
@@ -37,7 +45,7 @@ pub struct ImageConfig {
 }
 
 /// As the agent's `ECS_IMAGE_PULL_BEHAVIOR`.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum PullPolicy {
     /// Ask the registry what the tag is now; when it does not answer, run what is here.
     #[default]
@@ -51,7 +59,7 @@ pub enum PullPolicy {
 }
 
 /// For a private registry: `repositoryCredentials`.
-#[derive(Clone, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq, Hash)]
 pub struct Credentials {
     pub username: String,
     pub password: String,
@@ -72,8 +80,8 @@ pub struct PullProgress {
     pub total_bytes: u64,
 }
 
-/// ECS's `CannotPullContainerError`.
-#[derive(Debug, thiserror::Error)]
+/// ECS's `CannotPullContainerError`. Cloned to every caller that waited for the same pull.
+#[derive(Clone, Debug, thiserror::Error)]
 pub enum PullError {
     #[error("{reference}: not found")]
     NotFound { reference: ImageRef },
@@ -96,9 +104,6 @@ pub enum PullError {
     NotHere(ImageRef),
     #[error(transparent)]
     Runtime(#[from] runtime::Error),
-    /// Another caller's pull of the same image failed with this.
-    #[error(transparent)]
-    Shared(Arc<PullError>),
 }
 
 #[derive(Debug, thiserror::Error)]

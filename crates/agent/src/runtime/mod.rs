@@ -2,9 +2,14 @@
 //! Invariant: [`Runtime::list`] is the truth about what runs on this instance; everything that
 //! [`Runtime::events`] says is a hint to look again, and a lost hint costs time, never correctness.
 
+pub(crate) mod client;
+mod clock;
 mod containerd;
+mod seccomp;
 mod spec;
 pub mod supervisor;
+mod users;
+mod watch;
 
 use std::{collections::BTreeMap, path::PathBuf, str::FromStr};
 
@@ -12,7 +17,8 @@ use async_trait::async_trait;
 use longshore_model::time::Timestamp;
 use tokio::sync::broadcast;
 
-pub use self::containerd::{Config, ContainerdRuntime};
+pub(crate) use self::containerd::lock;
+pub use self::containerd::{Config, ContainerdRuntime, SharedRuntime};
 use crate::image::{Credentials, Image, ImageRef, ImportError, Progress, PullError, PullPolicy};
 
 /// What runs containers. One value serves one container instance (one containerd namespace).
@@ -236,7 +242,7 @@ fn number_of(name: &str) -> Option<u32> {
 }
 
 /// Why the runtime could not answer.
-#[derive(Debug, thiserror::Error)]
+#[derive(Clone, Debug, thiserror::Error)]
 pub enum Error {
     /// It is not there or restarting: try again.
     #[error("containerd does not answer ({attempted}): {message}")]

@@ -1,0 +1,165 @@
+//! Leaves the machine as it was. Invariant: only what carries the data directory's hash, or lies under its directories, is
+//! touched.
+
+use std::{
+    fs, io,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use containerd_client::services::v1::{DeleteNamespaceRequest, ListNamespacesRequest};
+use rustix::{
+    mount::UnmountFlags,
+    process::{Pid, Signal},
+};
+
+use super::{Containerd, Error, Layout, io_error};
+use crate::{
+    cgroup::Cgroups,
+    runtime::{
+        ContainerdRuntime, Runtime,
+        client::{failed, unless_missing},
+    },
+};
+
+pub(super) async fn down(containerd: Containerd) -> Result<(), Error> {
+    let layout = containerd.layout.clone();
+    let external = containerd.external;
+    let namespaces = namespaces(&layout).await?;
+    for namespace in &namespaces {
+        clear(&containerd, namespace).await?;
+    }
+    if external {
+        // Its images would keep the namespace; removing what a user pulled into their own containerd is for them.
+        let client = layout.client()?;
+        for name in namespaces {
+            let request = DeleteNamespaceRequest { name };
+            if let Err(error) = unless_missing(client.namespaces().delete(request).await, "delete a namespace") {
+                tracing::info!(%error, "a namespace stays, with its images");
+            }
+        }
+    } else {
+        containerd.stop().await?;
+    }
+    leftovers(&layout).await
+}
+
+/// What no containerd knows of (any more).
+pub(super) async fn leftovers(layout: &Layout) -> Result<(), Error> {
+    kill_shims(layout).await;
+    unmount_below(&[layout.state.as_path(), layout.dir.as_path()]);
+    let cgroups = Cgroups::detect(&format!("/longshore-{}", layout.hash)).map_err(io_error("find the cgroups"))?;
+    cgroups.remove_all().await.map_err(io_error("remove our cgroups"))?;
+    for dir in children_with_prefix(Path::new("/run/containerd/runc"), &layout.namespace_prefix()) {
+        remove_dir(&dir)?;
+    }
+    remove_dir(&layout.state)
+}
+
+async fn namespaces(layout: &Layout) -> Result<Vec<String>, Error> {
+    let request = ListNamespacesRequest { filter: String::new() };
+    let answer = layout.client()?.namespaces().list(request).await.map_err(failed("list the namespaces"))?;
+    let names = answer.into_inner().namespaces.into_iter().map(|namespace| namespace.name);
+    Ok(names.filter(|name| name.starts_with(&layout.namespace_prefix())).collect())
+}
+
+async fn clear(containerd: &Containerd, namespace: &str) -> Result<(), Error> {
+    let config = super::super::Config { namespace: namespace.to_owned(), ..containerd.config(0, Default::default()) };
+    let runtime = ContainerdRuntime::connect(config).await?;
+    Ok(runtime.clear().await?)
+}
+
+/// A shim ends when its container is deleted; one that is left lost its containerd's records.
+async fn kill_shims(layout: &Layout) {
+    const PATIENCE: Duration = Duration::from_secs(3);
+    let wait = async {
+        while !shims(layout).is_empty() {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    if tokio::time::timeout(PATIENCE, wait).await.is_ok() {
+        return;
+    }
+    for pid in shims(layout) {
+        tracing::warn!(pid = pid.as_raw_nonzero().get(), "killing a shim that nothing knows");
+        for child in children_of(pid).into_iter().chain([pid]) {
+            let _ = rustix::process::kill_process(child, Signal::KILL);
+        }
+    }
+}
+
+fn shims(layout: &Layout) -> Vec<Pid> {
+    let is_ours = |pid: &Pid| {
+        let command = fs::read(format!("/proc/{}/cmdline", pid.as_raw_nonzero())).unwrap_or_default();
+        let mut words = command.split(|byte| *byte == 0).map(String::from_utf8_lossy);
+        let is_shim = words.next().is_some_and(|program| program.ends_with("containerd-shim-runc-v2"));
+        is_shim && words.any(|word| word.starts_with(&layout.namespace_prefix()))
+    };
+    processes().filter(is_ours).collect()
+}
+
+fn children_of(parent: Pid) -> Vec<Pid> {
+    let is_child = |pid: &Pid| {
+        let stat = fs::read_to_string(format!("/proc/{}/stat", pid.as_raw_nonzero())).unwrap_or_default();
+        // The second field is a name in parentheses that may contain anything.
+        let after_name = stat.rsplit_once(") ").map(|(_, rest)| rest).unwrap_or_default();
+        after_name.split(' ').nth(1).and_then(|field| field.parse().ok()) == Some(parent.as_raw_nonzero().get())
+    };
+    processes().filter(is_child).collect()
+}
+
+fn processes() -> impl Iterator<Item = Pid> {
+    let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
+    entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok().and_then(Pid::from_raw))
+}
+
+/// The deepest first, as they were mounted last.
+fn unmount_below(directories: &[&Path]) {
+    let mountinfo = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
+    let points = mountinfo.lines().filter_map(|line| line.split(' ').nth(4)).map(unescape);
+    let mut ours: Vec<PathBuf> = points.filter(|point| directories.iter().any(|dir| point.starts_with(dir))).collect();
+    ours.reverse();
+    for point in ours {
+        if let Err(error) = rustix::mount::unmount(&point, UnmountFlags::DETACH) {
+            tracing::warn!(point = %point.display(), %error, "a mount is left over");
+        }
+    }
+}
+
+/// mountinfo writes spaces and the like as three octal digits.
+fn unescape(text: &str) -> PathBuf {
+    let mut parts = text.split('\\');
+    let mut plain = parts.next().unwrap_or_default().to_owned();
+    for part in parts {
+        match part.get(..3).and_then(|octal| u8::from_str_radix(octal, 8).ok()) {
+            Some(byte) => plain.extend([char::from(byte)].into_iter().chain(part.chars().skip(3))),
+            None => plain.push_str(part),
+        }
+    }
+    plain.into()
+}
+
+fn children_with_prefix(dir: &Path, prefix: &str) -> Vec<PathBuf> {
+    let entries = fs::read_dir(dir).into_iter().flatten().flatten();
+    entries.filter(|e| e.file_name().to_string_lossy().starts_with(prefix)).map(|e| e.path()).collect()
+}
+
+fn remove_dir(dir: &Path) -> Result<(), Error> {
+    match fs::remove_dir_all(dir) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            Err(io_error(format!("remove {}", dir.display()))(error))
+        }
+        _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn mount_points_are_unescaped() {
+        assert_eq!(unescape(r"/a\040b/c\134"), Path::new(r"/a b/c\"));
+        assert_eq!(unescape("/plain"), Path::new("/plain"));
+    }
+}

@@ -1,0 +1,166 @@
+//! The process of containerd. Invariant: a process is held by its pidfd, so that a signal never reaches another that
+//! got the same number.
+
+use std::{
+    fs::{self, File},
+    io,
+    os::fd::OwnedFd,
+    os::unix::process::CommandExt,
+    path::{Path, PathBuf},
+    process::{Command, Stdio},
+    sync::Arc,
+    time::Duration,
+};
+
+use futures::FutureExt;
+use rustix::process::{Pid, PidfdFlags, Signal, WaitOptions};
+use tokio::io::unix::AsyncFd;
+
+use super::{Error, Layout, can_lower_oom_score, io_error};
+
+#[derive(Clone)]
+pub(super) struct Process {
+    pid: Pid,
+    /// Readable when it has exited.
+    handle: Arc<AsyncFd<OwnedFd>>,
+}
+
+/// Directories where Debian and others put daemons; a user's PATH often lacks them.
+const DIRECTORIES: [&str; 6] = ["/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin", "/sbin", "/bin"];
+
+/// A log beyond this is put aside at the next start.
+const LOG_LIMIT: u64 = 32 << 20;
+
+/// The containerd of this layout that runs already, if any: by its pid file, then checked by its command line.
+pub(super) fn find(layout: &Layout) -> Option<Process> {
+    let pid = fs::read_to_string(pid_file(layout)).ok()?.trim().parse().ok()?;
+    let process = Process::open(Pid::from_raw(pid)?).ok()?;
+    let command = fs::read(format!("/proc/{pid}/cmdline")).ok()?;
+    let config = config_file(layout);
+    let is_ours = command.split(|byte| *byte == 0).any(|word| word == config.as_os_str().as_encoded_bytes());
+    is_ours.then_some(process)
+}
+
+/// Starts containerd in a process group of its own: Ctrl-C on our terminal is not for it.
+pub(super) fn spawn(layout: &Layout) -> Result<Process, Error> {
+    let path = search_path();
+    let binary = find_binary(&path, "containerd").ok_or(Error::Missing("containerd"))?;
+    find_binary(&path, "runc").ok_or(Error::Missing("runc"))?;
+    find_binary(&path, "containerd-shim-runc-v2").ok_or(Error::Missing("containerd-shim-runc-v2"))?;
+    for dir in [&layout.dir, &layout.state] {
+        fs::create_dir_all(dir).map_err(io_error(format!("make {}", dir.display())))?;
+    }
+    fs::write(config_file(layout), config(layout)).map_err(io_error("write containerd's configuration"))?;
+    let log = open_log(&layout.log()).map_err(io_error("open containerd's log"))?;
+    let child = Command::new(binary)
+        .arg("--config")
+        .arg(config_file(layout))
+        .env("PATH", path)
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(log)
+        .process_group(0)
+        .spawn()
+        .map_err(io_error("start containerd"))?;
+    let pid = i32::try_from(child.id()).ok().and_then(Pid::from_raw);
+    let pid = pid.ok_or_else(|| io_error("start containerd")(io::ErrorKind::InvalidData.into()))?;
+    fs::write(pid_file(layout), child.id().to_string()).map_err(io_error("write containerd's pid file"))?;
+    Process::open(pid).map_err(io_error("watch containerd"))
+}
+
+impl Process {
+    fn open(pid: Pid) -> io::Result<Self> {
+        let descriptor = rustix::process::pidfd_open(pid, PidfdFlags::NONBLOCK)?;
+        Ok(Self { pid, handle: Arc::new(AsyncFd::new(descriptor)?) })
+    }
+
+    pub fn pid(&self) -> u32 {
+        self.pid.as_raw_nonzero().get().unsigned_abs()
+    }
+
+    pub async fn exited(&self) {
+        // Readiness of a pidfd stays, so it is never cleared. An error means the runtime shuts down.
+        let _ = self.handle.readable().await;
+        self.reap();
+    }
+
+    pub fn has_exited(&self) -> bool {
+        self.exited().now_or_never().is_some()
+    }
+
+    /// Asks it to end, and kills it when it does not.
+    pub async fn stop(&self) -> io::Result<()> {
+        for (signal, patience) in [(Signal::TERM, Duration::from_secs(10)), (Signal::KILL, Duration::from_secs(10))] {
+            match rustix::process::pidfd_send_signal(self.handle.get_ref(), signal) {
+                Err(rustix::io::Errno::SRCH) => return Ok(()),
+                other => other?,
+            }
+            if tokio::time::timeout(patience, self.exited()).await.is_ok() {
+                return Ok(());
+            }
+        }
+        Err(io::Error::new(io::ErrorKind::TimedOut, "containerd does not end, not even killed"))
+    }
+
+    /// Takes away the zombie when it is our child; an adopted one is not.
+    fn reap(&self) {
+        let _ = rustix::process::waitpid(Some(self.pid), WaitOptions::NOHANG);
+    }
+}
+
+fn search_path() -> String {
+    let given = std::env::var("PATH").unwrap_or_default();
+    let mut directories: Vec<&str> = given.split(':').filter(|dir| !dir.is_empty()).collect();
+    for directory in DIRECTORIES {
+        if !directories.contains(&directory) {
+            directories.push(directory);
+        }
+    }
+    directories.join(":")
+}
+
+fn find_binary(path: &str, name: &str) -> Option<PathBuf> {
+    path.split(':').map(|directory| Path::new(directory).join(name)).find(|candidate| candidate.is_file())
+}
+
+fn open_log(path: &Path) -> io::Result<File> {
+    if fs::metadata(path).is_ok_and(|log| log.len() > LOG_LIMIT) {
+        fs::rename(path, path.with_extension("log.1"))?;
+    }
+    File::options().create(true).append(true).open(path)
+}
+
+fn pid_file(layout: &Layout) -> PathBuf {
+    layout.state.join("containerd.pid")
+}
+
+fn config_file(layout: &Layout) -> PathBuf {
+    layout.dir.join("config.toml")
+}
+
+/// Without the parts that serve Kubernetes, old runtimes and filesystems that we do not use; the cgroup monitor measures
+/// every container, which we do ourselves.
+fn config(layout: &Layout) -> String {
+    const DISABLED: [&str; 9] = [
+        "io.containerd.grpc.v1.cri",
+        "io.containerd.internal.v1.restart",
+        "io.containerd.internal.v1.tracing",
+        "io.containerd.monitor.v1.cgroups",
+        "io.containerd.runtime.v1.linux",
+        "io.containerd.snapshotter.v1.aufs",
+        "io.containerd.snapshotter.v1.btrfs",
+        "io.containerd.snapshotter.v1.devmapper",
+        "io.containerd.snapshotter.v1.zfs",
+    ];
+    let quoted = |path: &Path| serde_json::Value::from(path.to_string_lossy()).to_string();
+    let disabled: Vec<String> = DISABLED.iter().map(|plugin| format!("\"{plugin}\"")).collect();
+    let oom_score = if can_lower_oom_score() { -999 } else { 0 };
+    format!(
+        "# Written by longshore at every start.\nversion = 2\nroot = {}\nstate = {}\noom_score = {oom_score}\n\
+         disabled_plugins = [{}]\n\n[grpc]\naddress = {}\n\n[debug]\nlevel = \"warn\"\n",
+        quoted(&layout.dir.join("root")),
+        quoted(&layout.state.join("containerd")),
+        disabled.join(", "),
+        quoted(&layout.address),
+    )
+}
