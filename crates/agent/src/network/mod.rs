@@ -386,20 +386,20 @@ impl Network {
     }
 }
 
-/// Inside the task: its addresses and the way out.
+/// Inside the task: its addresses and the way out. The address is last: who finds it knows that the rest is there.
 async fn configure(prepared: &Prepared, eni: &Eni) -> Result<(), Error> {
     let (netlink, interface) = (&prepared.namespace.netlink, prepared.interface);
     netlink.set_mac(interface, eni.mac).await?;
     netlink.set_neighbour(interface, eni.router(), NEAR_MAC).await?;
-    netlink.add_address(interface, eni.address, eni.subnet.prefix()).await?;
-    netlink.set_route(To::EVERYWHERE, Hop::Router(interface, eni.router()), None).await
+    netlink.set_route(To::EVERYWHERE, Hop::Router(interface, eni.router()), None).await?;
+    netlink.add_address(interface, eni.address, eni.subnet.prefix()).await
 }
 
 /// Takes the VPC's block for this server; the router's interface says so to other servers.
 async fn claim(machine: &Netlink, config: &Config) -> Result<u32, Error> {
     Machine::read(machine, &config.server).await?.admit(config.vpc)?;
     let name = config.server.router();
-    machine.add_dummy(&name).await?;
+    machine.add_holder(&name).await?;
     let router = find(machine, &name).await?;
     namespace::sysctl(&format!("net/ipv6/conf/{name}/disable_ipv6"), "1")?;
     let alias: String = config.data_dir.to_string_lossy().chars().take(200).collect();

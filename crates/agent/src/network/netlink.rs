@@ -9,7 +9,7 @@ use rtnetlink::packet_route::link::{InfoData, InfoVeth, LinkAttribute, LinkMessa
 use rtnetlink::packet_route::route::{
     RouteAddress, RouteAttribute, RouteMessage, RouteProtocol, RouteScope, RouteType,
 };
-use rtnetlink::{Handle, LinkDummy, LinkMessageBuilder, LinkUnspec, LinkVeth, RouteMessageBuilder};
+use rtnetlink::{Handle, LinkBridge, LinkMessageBuilder, LinkUnspec, LinkVeth, RouteMessageBuilder};
 use std::fmt;
 use std::fs::File;
 use std::io;
@@ -135,11 +135,11 @@ impl Netlink {
         self.handle.link().add(pair).execute().await.map_err(IntoIo::into_io)
     }
 
-    /// An interface that leads nowhere and holds addresses.
-    pub async fn add_dummy(&self, name: &str) -> Result<(), Error> {
-        let dummy = LinkDummy::new(name).build();
-        let added = self.handle.link().add(dummy).execute().await.map_err(IntoIo::into_io);
-        existing_is_fine(added).attempt(|| format!("make interface {name}"))
+    /// An interface that leads nowhere and holds addresses. A bridge without ports, for there are kernels without
+    /// `dummy`, and none that run containers lack bridges.
+    pub async fn add_holder(&self, name: &str) -> Result<(), Error> {
+        let added = self.handle.link().add(LinkBridge::new(name).build()).execute().await;
+        existing_is_fine(added.map_err(IntoIo::into_io)).attempt(|| format!("make interface {name}"))
     }
 
     pub async fn set_up(&self, index: u32) -> Result<(), Error> {
