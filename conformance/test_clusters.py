@@ -64,17 +64,23 @@ def test_describe_with_everything(cloud, name):
         clusterName=name,
         tags=[{"key": "a", "value": "b"}],
         settings=[{"name": "containerInsights", "value": "enhanced"}],
-        configuration={"executeCommandConfiguration": {"logging": "DEFAULT"}},
     )
     answer = cloud.aws("ecs", "describe-clusters", "--clusters", name, "--include", *EVERYTHING)
     assert answer["failures"] == []
     (described,) = answer["clusters"]
     assert described["tags"] == [{"key": "a", "value": "b"}]
     assert described["settings"] == [{"name": "containerInsights", "value": "enhanced"}]
-    assert described["configuration"] == {"executeCommandConfiguration": {"logging": "DEFAULT"}}
     statistics = {each["name"]: each["value"] for each in described["statistics"]}
     assert statistics["runningFargateTasksCount"] == "0"
     assert statistics["pendingEC2TasksCount"] == "0"
+
+
+def test_what_is_not_honoured_yet_is_refused_by_name(cloud, name):
+    with refused("InvalidParameterException", "configuration"):
+        cloud.ecs.create_cluster(
+            clusterName=name, configuration={"executeCommandConfiguration": {"logging": "DEFAULT"}}
+        )
+    assert cloud.ecs.describe_clusters(clusters=[name])["clusters"] == []
 
 
 def test_describe_leaves_out_what_was_not_asked_for(cloud, name):
