@@ -147,7 +147,8 @@ fn length(file: &File) -> Option<String> {
 }
 
 fn module_opening(file: &File) -> Option<String> {
-    let source = file.path.starts_with("crates/") && file.path.ends_with(".rs");
+    // A file of unit tests belongs to the module beside it, which says what is kept.
+    let source = file.path.starts_with("crates/") && file.path.ends_with(".rs") && !file.path.ends_with("/tests.rs");
     (source && !file.text.starts_with("//!"))
         .then(|| format!("{}:1: opens without `//!` and its invariant", file.path))
 }
@@ -269,6 +270,7 @@ mod tests {
 
     #[test]
     fn a_module_opens_with_its_invariant() {
+        check("crates/model/src/x/tests.rs", "fn a() {}\n", &[]);
         check(
             "crates/model/src/x.rs",
             "fn a() {}\n",
