@@ -2,7 +2,7 @@
 
 import pytest
 
-from support.aws import refused
+from support.aws import idle, refused
 
 EVERYTHING = ("TAGS", "SETTINGS", "STATISTICS", "ATTACHMENTS", "CONFIGURATIONS")
 
@@ -99,7 +99,7 @@ def test_describe_by_arn_and_what_is_missing(cloud, name):
 
 
 def test_statistics_count_running_tasks(cloud, cluster, name):
-    cloud.run_one(cluster, cloud.register(name, {"command": ["sleep", "600"]}))
+    cloud.run_one(cluster, cloud.register(name, {"command": idle()}))
     (described,) = cloud.ecs.describe_clusters(clusters=[cluster], include=["STATISTICS"])["clusters"]
     assert described["runningTasksCount"] == 1
     assert {"name": "runningFargateTasksCount", "value": "1"} in described["statistics"]
@@ -126,7 +126,7 @@ def test_a_deleted_name_can_be_used_again(cloud, name):
 
 
 def test_a_cluster_with_tasks_is_not_deleted(cloud, cluster, name):
-    cloud.run_one(cluster, cloud.register(name, {"command": ["sleep", "600"]}))
+    cloud.run_one(cluster, cloud.register(name, {"command": idle()}))
     with refused("ClusterContainsTasksException", "The Cluster cannot be deleted while Tasks are active."):
         cloud.ecs.delete_cluster(cluster=cluster)
 

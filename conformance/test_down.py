@@ -4,7 +4,7 @@ import os
 
 import pytest
 
-from support.aws import Cloud
+from support.aws import Cloud, idle
 from support.host import leftovers
 from support.server import Server
 from support.waiting import until
@@ -34,7 +34,7 @@ def use(server, load):
     load(server, "busybox:latest", "nginx:latest")
     cloud = Cloud(server)
     cloud.cluster("down")
-    runs = cloud.register("down", {"command": ["sleep", "600"], "memory": 64}, {"name": "web", "image": "nginx:latest"})
+    runs = cloud.register("down", {"command": idle(), "memory": 64}, {"name": "web", "image": "nginx:latest"})
     ends = cloud.register("down-ends", {"command": ["true"]})
     for arn in cloud.run("down", runs, count=2):
         cloud.until_running("down", arn)

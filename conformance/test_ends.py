@@ -2,7 +2,7 @@
 
 import pytest
 
-from support.aws import task_id
+from support.aws import idle, task_id
 
 EXITED = "Essential container in task exited"
 
@@ -57,7 +57,7 @@ def test_killed_after_the_stop_timeout(cloud, cluster, name):
 
 
 def test_stopped_before_it_ran(cloud, cluster, name):
-    (arn,) = cloud.run(cluster, cloud.register(name, {"command": ["sleep", "600"]}))
+    (arn,) = cloud.run(cluster, cloud.register(name, {"command": idle()}))
     cloud.ecs.stop_task(cluster=cluster, task=arn, reason="changed my mind")
     stopped = cloud.until_stopped(cluster, arn)
     assert (stopped["stopCode"], stopped["stoppedReason"]) == ("UserInitiated", "changed my mind")

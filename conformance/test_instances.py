@@ -3,7 +3,7 @@
 import pytest
 
 from support import server
-from support.aws import Cloud, address, refused, task_id
+from support.aws import address, Cloud, idle, refused, task_id
 from support.host import find_process
 
 INSTANCES = 3
@@ -23,7 +23,7 @@ def spread(fleet):
     """Nine sleeping tasks with their processes."""
     tasks = []
     for number in range(9):
-        definition = fleet.register("spread", {"command": ["sleep", f"73140{number}"]})
+        definition = fleet.register("spread", {"command": idle(f"73140{number}")})
         tasks.append((fleet.run_one("fleet", definition), find_process(f"73140{number}")))
     return tasks
 

@@ -7,7 +7,7 @@ import urllib.request
 
 import pytest
 
-from support.aws import address, detail, task_id
+from support.aws import address, detail, idle, task_id
 from support.host import PROC, Process, find_process
 from support.waiting import until
 
@@ -23,7 +23,7 @@ def cluster(cloud):
 @pytest.fixture(scope="module")
 def sleeper(cloud, cluster):
     """One task for all tests that only look: its description and its process."""
-    definition = cloud.register("really-there", {"command": ["sleep", "731101"], "memory": 128})
+    definition = cloud.register("really-there", {"command": idle("731101"), "memory": 128})
     task = cloud.run_one(cluster, definition)
     return task, find_process("731101")
 
@@ -58,7 +58,7 @@ def test_memory_is_limited_for_container_and_task(sleeper):
 
 
 def test_a_container_without_a_limit_has_the_task_s(cloud, cluster, name):
-    cloud.run_one(cluster, cloud.register(name, {"command": ["sleep", "731102"]}))
+    cloud.run_one(cluster, cloud.register(name, {"command": idle("731102")}))
     assert find_process("731102").memory_limit() == 512 * MIB
 
 
@@ -88,7 +88,7 @@ def test_the_interface_has_the_mac_address_that_is_told(sleeper):
 
 
 def test_the_subnet_is_the_one_asked_for(cloud, cluster, name):
-    definition = cloud.register(name, {"command": ["sleep", "600"]})
+    definition = cloud.register(name, {"command": idle()})
     task = cloud.run_one(cluster, definition, networkConfiguration=cloud.network(cloud.subnets[1]))
     assert detail(task, "subnetId") == cloud.subnets[1]
     (subnet,) = cloud.ec2.describe_subnets(SubnetIds=[cloud.subnets[1]])["Subnets"]
@@ -161,7 +161,7 @@ def test_containers_are_told_their_world(sleeper):
 
 
 def test_the_address_is_free_again_after_the_end(cloud, cluster, name):
-    definition = cloud.register(name, {"command": ["sleep", "731103"]})
+    definition = cloud.register(name, {"command": idle("731103")})
     task = cloud.run_one(cluster, definition)
     process = find_process("731103")
     cloud.ecs.stop_task(cluster=cluster, task=task["taskArn"])

@@ -5,7 +5,7 @@ import time
 import pytest
 
 from support import server
-from support.aws import Cloud
+from support.aws import Cloud, idle
 from support.host import find_process
 from support.http import send_raw
 from support.waiting import until
@@ -29,7 +29,7 @@ def reset(cloud):
 def test_nothing_is_left(open_cloud):
     cloud = open_cloud
     cluster = cloud.cluster("before")
-    task = cloud.run_one(cluster, cloud.register("before", {"command": ["sleep", "731301"]}))
+    task = cloud.run_one(cluster, cloud.register("before", {"command": idle("731301")}))
     process = find_process("731301")
     cloud.log_group("/before")
     reset(cloud)
@@ -44,13 +44,13 @@ def test_nothing_is_left(open_cloud):
 def test_it_takes_less_than_a_second_and_images_stay(open_cloud):
     cloud = open_cloud
     cluster = cloud.cluster("quick")
-    definition = cloud.register("quick", {"command": ["sleep", "600"]})
+    definition = cloud.register("quick", {"command": idle()})
     for arn in cloud.run(cluster, definition, count=5):
         cloud.until_running(cluster, arn)
     # The second is the contract of the issue, with containers running; the only time that the tests measure.
     assert reset(cloud) < 1.0
     cloud.cluster("quick")
-    definition = cloud.register("quick", {"command": ["sleep", "600"]})
+    definition = cloud.register("quick", {"command": idle()})
     assert definition == "quick:1"
     cloud.run_one("quick", definition)
 

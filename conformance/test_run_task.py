@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from support.aws import refused, task_id
+from support.aws import idle, refused, task_id
 from support.host import find_process
 from support.waiting import until
 
@@ -24,7 +24,7 @@ def run_task(cloud, cluster, definition, *words):
 
 
 def test_the_whole_life(cloud, cluster, name):
-    definition = cloud.register(name, {"command": ["sleep", "600"]})
+    definition = cloud.register(name, {"command": idle()})
     answer = run_task(cloud, cluster, definition)
     assert answer["failures"] == []
     (task,) = answer["tasks"]
@@ -70,7 +70,7 @@ def test_status_never_goes_back(cloud, cluster, name):
 
 
 def test_several_at_once(cloud, cluster, name):
-    definition = cloud.register(name, {"command": ["sleep", "600"]})
+    definition = cloud.register(name, {"command": idle()})
     arns = [task["taskArn"] for task in run_task(cloud, cluster, definition, "--count", "3")["tasks"]]
     assert len(set(arns)) == 3
     tasks = [cloud.until_running(cluster, arn) for arn in arns]
@@ -119,7 +119,7 @@ def test_entry_point_working_directory_and_user(cloud, cluster, name):
 def test_a_sidecar_ends_and_the_task_goes_on(cloud, cluster, name):
     definition = cloud.register(
         name,
-        {"name": "app", "command": ["sleep", "600"]},
+        {"name": "app", "command": idle()},
         {"name": "sidecar", "command": ["sh", "-c", "exit 4"], "essential": False},
     )
     task = cloud.run_one(cluster, definition)
@@ -133,8 +133,8 @@ def test_a_sidecar_ends_and_the_task_goes_on(cloud, cluster, name):
 
 
 def test_list_tasks_filters(cloud, cluster, name):
-    one = cloud.register(f"{name}-one", {"command": ["sleep", "600"]})
-    two = cloud.register(f"{name}-two", {"command": ["sleep", "600"]})
+    one = cloud.register(f"{name}-one", {"command": idle()})
+    two = cloud.register(f"{name}-two", {"command": idle()})
     (first,) = cloud.run(cluster, one, startedBy="tester")
     (second,) = cloud.run(cluster, two)
     for arn in (first, second):
@@ -156,7 +156,7 @@ def test_list_tasks_filters(cloud, cluster, name):
 
 
 def test_a_client_token_runs_a_task_once(cloud, cluster, name):
-    definition = cloud.register(name, {"command": ["sleep", "600"]})
+    definition = cloud.register(name, {"command": idle()})
     first = cloud.run(cluster, definition, clientToken="again-and-again")
     assert cloud.run(cluster, definition, clientToken="again-and-again") == first
     assert cloud.ecs.list_tasks(cluster=cluster)["taskArns"] == first
@@ -170,7 +170,7 @@ def test_describe_what_is_missing(cloud, cluster):
 
 
 def test_what_cannot_be_placed_is_a_failure(cloud, cluster, name):
-    definition = cloud.register(name, {"command": ["sleep", "600"]}, cpu="16384", memory="122880")
+    definition = cloud.register(name, {"command": idle()}, cpu="16384", memory="122880")
     answer = cloud.ecs.run_task(
         cluster=cluster, taskDefinition=definition, launchType="FARGATE", networkConfiguration=cloud.network()
     )

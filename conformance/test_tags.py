@@ -2,7 +2,7 @@
 
 import pytest
 
-from support.aws import refused
+from support.aws import idle, refused
 
 
 def tags_of(cloud, arn):
@@ -28,7 +28,7 @@ def test_tags_of_a_task_definition(cloud, name):
 
 
 def test_tags_of_a_task(cloud, cluster, name):
-    definition = cloud.register(name, {"command": ["sleep", "600"]}, tags=[{"key": "from", "value": "definition"}])
+    definition = cloud.register(name, {"command": idle()}, tags=[{"key": "from", "value": "definition"}])
     tags = [{"key": "from", "value": "run-task"}]
     (arn,) = cloud.run(cluster, definition, tags=tags, propagateTags="TASK_DEFINITION")
     (task,) = cloud.ecs.describe_tasks(cluster=cluster, tasks=[arn], include=["TAGS"])["tasks"]

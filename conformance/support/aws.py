@@ -196,12 +196,19 @@ class Cloud:
         return until(f"{wanted!r} in {group} {stream}", found)
 
 
+def idle(marker="idle"):
+    """A command that does nothing until SIGTERM; as the first process of its world, `sleep` would not hear it.
+    `marker` is an argument by which `host.find_process` finds it."""
+    return ["sh", "-c", "trap 'exit 0' TERM; while :; do sleep 1 & wait $!; done", marker]
+
+
 def container_definition(container, group, region):
     options = {"awslogs-group": group, "awslogs-region": region, "awslogs-stream-prefix": "test"}
     return {
         "name": "main",
         "image": "busybox:latest",
         "essential": True,
+        "stopTimeout": 2,
         "logConfiguration": {"logDriver": "awslogs", "options": options},
     } | container
 

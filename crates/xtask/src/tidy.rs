@@ -148,7 +148,8 @@ fn length(file: &File) -> Option<String> {
 
 fn module_opening(file: &File) -> Option<String> {
     // A file of unit tests belongs to the module beside it, which says what is kept.
-    let source = file.path.starts_with("crates/") && file.path.ends_with(".rs") && !file.path.ends_with("/tests.rs");
+    let source =
+        file.path.starts_with("crates/") && file.path.ends_with(".rs") && !file.path.ends_with("/tests.rs");
     (source && !file.text.starts_with("//!"))
         .then(|| format!("{}:1: opens without `//!` and its invariant", file.path))
 }
