@@ -1,12 +1,15 @@
 //! Networks of tasks, with real namespaces, packets and rules.
 
+// Clippy spares `#[test]` functions only, and helpers are tests as well.
+#![allow(clippy::unwrap_used, clippy::panic)]
+
 mod machine;
 
 use longshore_agent::network::{Config, Eni, Error, Instance, Network, down};
 use longshore_model::vpc::{Cidr, MacAddress};
 use machine::{At, nft, on_a_machine, run, traces, until};
 use std::collections::BTreeSet;
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, UdpSocket};
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
@@ -193,6 +196,51 @@ fn attach_and_detach_can_be_repeated() {
         let again = attach(&network, "t", &a).await;
         again.serve(PORT);
         assert_eq!(At::Machine.reaches(a.address, PORT), ROUTER);
+    });
+}
+
+#[test]
+fn an_attach_that_was_given_up_leaves_no_trace() {
+    on_a_machine("an_attach_that_was_given_up_leaves_no_trace", async |directory| {
+        let network = Network::open(config(&directory, "a", Instance::Namespaced(0))).await.unwrap();
+        let a = eni("172.31.0.5");
+        // Given up at many different places: the longer ones may also come to their end.
+        for patience in 0..40 {
+            let patience = std::time::Duration::from_micros(50 * patience);
+            let _ = tokio::time::timeout(patience, network.attach("t", &a)).await;
+            if patience.as_micros().is_multiple_of(100) {
+                network.gc(&BTreeSet::new()).await.unwrap();
+                assert!(network.list().await.is_empty());
+                assert!(!run("ip route").contains("172.31.0.5"));
+            }
+        }
+        let at = attach(&network, "t", &a).await;
+        at.serve(PORT);
+        assert_eq!(At::Machine.reaches(a.address, PORT), ROUTER);
+        assert_eq!(run("ip route").matches("172.31.0.5").count(), 1);
+    });
+}
+
+#[test]
+fn a_task_sends_from_its_own_address_only() {
+    on_a_machine("a_task_sends_from_its_own_address_only", async |directory| {
+        for (instance, last) in [(Instance::Host, 5), (Instance::Namespaced(0), 6)] {
+            let network = Network::open(config(&directory, "a", instance)).await.unwrap();
+            let own = Ipv4Addr::new(172, 31, 0, last);
+            let at = attach(&network, &last.to_string(), &eni(&own.to_string())).await;
+            let machine = UdpSocket::bind((ROUTER, 0)).unwrap();
+            let to = machine.local_addr().unwrap();
+            at.run(move || {
+                let false_one = Ipv4Addr::new(172, 31, 0, 99);
+                run(&format!("ip addr add {false_one}/32 dev eth0"));
+                for source in [false_one, own] {
+                    UdpSocket::bind((source, 0)).unwrap().send_to(b"x", to).unwrap();
+                }
+            });
+            // Both took the same way, so the first to arrive decides.
+            let (_, source) = machine.recv_from(&mut [0; 8]).unwrap();
+            assert_eq!(source.ip(), own);
+        }
     });
 }
 

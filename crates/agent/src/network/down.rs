@@ -18,6 +18,7 @@ pub async fn down(config: &Config) -> Result<(), Error> {
     }
     let _turn = lock(&paths).await?;
     let machine = Netlink::open_here()?;
+    machine.remove_group(config.server.link_group()).await?;
     for link in machine.links().await? {
         if link.name.starts_with(&config.server.interface_prefix()) {
             machine.remove_link(link.index).await?;

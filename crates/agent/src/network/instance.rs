@@ -4,8 +4,7 @@
 use super::error::{Attempt, Error};
 use super::names::{Paths, ServerId};
 use super::namespace::{self, Namespace};
-use super::netlink::{Hop, Netlink, To};
-use super::pool::NEAR_MAC;
+use super::netlink::{Hop, NEAR_MAC, Netlink, To};
 use longshore_model::vpc::{Cidr, MacAddress};
 use std::net::Ipv4Addr;
 
@@ -43,7 +42,7 @@ pub async fn ensure(
             namespace
         }
     };
-    let interface = ensure_pair(machine, &server.link(instance), &namespace).await?;
+    let interface = ensure_pair(machine, server, instance, &namespace).await?;
     machine.add_address(interface, near, 30).await?;
     machine.set_up(interface).await?;
     let uplink = find(&namespace.netlink, UPLINK).await?;
@@ -57,7 +56,13 @@ pub async fn ensure(
     Ok((namespace, Link { interface, machine: near, instance: far }))
 }
 
-async fn ensure_pair(machine: &Netlink, name: &str, namespace: &Namespace) -> Result<u32, Error> {
+async fn ensure_pair(
+    machine: &Netlink,
+    server: &ServerId,
+    instance: u16,
+    namespace: &Namespace,
+) -> Result<u32, Error> {
+    let name = &server.link(instance);
     let near = machine.link(name).await?;
     let far = namespace.netlink.link(UPLINK).await?;
     match (near, far) {
@@ -70,10 +75,11 @@ async fn ensure_pair(machine: &Netlink, name: &str, namespace: &Namespace) -> Re
             if let Some(far) = far {
                 namespace.netlink.remove_link(far.index).await?;
             }
-            let added = machine.add_pair(name, NEAR_MAC, UPLINK, &namespace.file).await;
+            let added = machine.add_pair(name, server.link_group(), UPLINK, &namespace.file).await;
             added.attempt(|| format!("make interface {name}"))?;
-            namespace::sysctl(&format!("net/ipv6/conf/{name}/disable_ipv6"), "1")?;
-            find(machine, name).await
+            let near = find(machine, name).await?;
+            machine.without_ipv6(near).await?;
+            Ok(near)
         }
     }
 }

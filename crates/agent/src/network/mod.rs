@@ -27,9 +27,9 @@ pub use self::names::ServerId;
 use self::error::Attempt;
 use self::instance::find;
 use self::names::{Paths, task_file};
-use self::netlink::{Hop, Netlink, To};
+use self::netlink::{Hop, NEAR_MAC, Netlink, To};
 use self::overlap::Machine;
-use self::pool::{NEAR_MAC, Near, Pool, Prepared, TASK_INTERFACE};
+use self::pool::{Near, Pool, Prepared, TASK_INTERFACE};
 use longshore_model::link::NetworkInterface;
 use longshore_model::vpc::{Cidr, MacAddress};
 use std::collections::{BTreeMap, BTreeSet};
@@ -306,16 +306,8 @@ impl Network {
         for task in files_in(&self.tasks_dir)? {
             let path = task_file(&self.tasks_dir, &task)?;
             match inspect(&path).await? {
-                Found::Attached(attached) => {
-                    let slot = self.slot(&task);
-                    *slot.lock().await = Some(attached);
-                }
-                Found::Unfinished(veth) => {
-                    if let Some(veth) = veth {
-                        self.near.netlink.remove_link(veth).await?;
-                    }
-                    namespace::unpin(&path)?;
-                }
+                Some(attached) => *self.slot(&task).lock().await = Some(attached),
+                None => namespace::unpin(&path)?,
             }
         }
         Ok(())
@@ -345,24 +337,19 @@ impl Network {
         Ok(router)
     }
 
-    /// Removes a task's network, asking the machine when nothing is known of it.
+    /// Removes a task's network, asking the machine when nothing is known of it. The address leads nowhere at once;
+    /// the kernel then removes namespace and link together, many tasks' in one go, which takes it as long as one.
     async fn remove(&self, path: &Path, known: Option<Attached>) -> Result<(), Error> {
-        let (address, veth) = match known {
-            Some(attached) => {
-                (attached.interface.map(|(address, _)| address), attached.interface.map(|(_, v)| v))
-            }
-            None => match inspect(path).await? {
-                Found::Attached(attached) => {
-                    (attached.interface.map(|(address, _)| address), attached.interface.map(|(_, veth)| veth))
-                }
-                Found::Unfinished(veth) => (None, veth),
-            },
+        let attached = match known {
+            Some(attached) => Some(attached),
+            None => inspect(path).await?,
         };
-        if let (Some(address), Some((link, _))) = (address, &self.link) {
-            self.machine.remove_route_through(To::address(address), link.interface).await?;
-        }
-        if let Some(veth) = veth {
-            self.near.netlink.remove_link(veth).await?;
+        if let Some((address, veth)) = attached.and_then(|attached| attached.interface) {
+            let to = To::address(address);
+            self.near.netlink.remove_route_through(to, veth).await?;
+            if let Some((link, _)) = &self.link {
+                self.machine.remove_route_through(to, link.interface).await?;
+            }
         }
         namespace::unpin(path)
     }
@@ -401,7 +388,7 @@ async fn claim(machine: &Netlink, config: &Config) -> Result<u32, Error> {
     let name = config.server.router();
     machine.add_holder(&name).await?;
     let router = find(machine, &name).await?;
-    namespace::sysctl(&format!("net/ipv6/conf/{name}/disable_ipv6"), "1")?;
+    machine.without_ipv6(router).await?;
     let alias: String = config.data_dir.to_string_lossy().chars().take(200).collect();
     machine.set_alias(router, &alias).await?;
     let first = config.vpc.nth(1).unwrap_or(config.vpc.base());
@@ -411,24 +398,16 @@ async fn claim(machine: &Netlink, config: &Config) -> Result<u32, Error> {
     Ok(router)
 }
 
-/// What a task's file leads to.
-enum Found {
-    Attached(Attached),
-    /// Without an address, perhaps with the near end of its link.
-    Unfinished(Option<u32>),
-}
-
-async fn inspect(path: &Path) -> Result<Found, Error> {
-    let Some(namespace) = namespace::open(path).await? else { return Ok(Found::Unfinished(None)) };
+/// What a task's file leads to; `None` when its attach was never finished.
+async fn inspect(path: &Path) -> Result<Option<Attached>, Error> {
+    let Some(namespace) = namespace::open(path).await? else { return Ok(None) };
     let Some(link) = namespace.netlink.link(TASK_INTERFACE).await? else {
-        return Ok(Found::Attached(Attached { interface: None }));
+        return Ok(Some(Attached { interface: None }));
     };
     let addresses = namespace.netlink.addresses().await?;
     let address = addresses.into_iter().find(|address| address.interface == link.index);
-    Ok(match (address, link.peer) {
-        (Some(address), Some(veth)) => Found::Attached(Attached { interface: Some((address.address, veth)) }),
-        (_, veth) => Found::Unfinished(veth),
-    })
+    let interface = address.zip(link.peer).map(|(address, veth)| (address.address, veth));
+    Ok(interface.is_some().then_some(Attached { interface }))
 }
 
 /// One at a time looks for free addresses and takes them, whichever server it belongs to.

@@ -47,6 +47,11 @@ impl ServerId {
         format!("{PREFIX}{}t{suffix}", self.0)
     }
 
+    /// The group of all links, so that they can be removed at once.
+    pub(super) fn link_group(&self) -> u32 {
+        0x4c00_0000 | self.spread()
+    }
+
     pub(super) fn nft_table(&self) -> String {
         format!("longshore_{}", self.0)
     }

@@ -5,11 +5,14 @@ use futures::TryStreamExt;
 use longshore_model::vpc::{Cidr, MacAddress};
 use rtnetlink::packet_route::AddressFamily;
 use rtnetlink::packet_route::address::{AddressAttribute, AddressFlags, AddressMessage};
-use rtnetlink::packet_route::link::{InfoData, InfoVeth, LinkAttribute, LinkMessage};
+use rtnetlink::packet_route::link::{
+    AfSpecInet6, AfSpecUnspec, In6AddrGenMode, InfoData, InfoVeth, LinkAttribute, LinkMessage,
+};
 use rtnetlink::packet_route::route::{
     RouteAddress, RouteAttribute, RouteMessage, RouteProtocol, RouteScope, RouteType,
 };
 use rtnetlink::{Handle, LinkBridge, LinkMessageBuilder, LinkUnspec, LinkVeth, RouteMessageBuilder};
+use rustix::io::Errno;
 use std::fmt;
 use std::fs::File;
 use std::io;
@@ -18,6 +21,9 @@ use std::os::fd::AsRawFd;
 
 /// Marks routes as ours in `ip route` (`proto 76`).
 pub const PROTOCOL: RouteProtocol = RouteProtocol::Other(76);
+
+/// The near end of every pair: each has just two ends, so that all of them can have the same.
+pub const NEAR_MAC: MacAddress = MacAddress([0x02, 0x4c, 0, 0, 0, 1]);
 
 pub struct Netlink {
     handle: Handle,
@@ -124,12 +130,13 @@ impl Netlink {
         found.attempt(|| "list routes".to_owned())
     }
 
-    /// A pair of interfaces: `near` here, `far` in the other namespace, where it is found by its name.
-    pub async fn add_pair(&self, near: &str, mac: MacAddress, far: &str, namespace: &File) -> io::Result<()> {
+    /// A pair of interfaces: `near` here and in that group, `far` in the other namespace, where it is found by its name.
+    pub async fn add_pair(&self, near: &str, group: u32, far: &str, namespace: &File) -> io::Result<()> {
         let there =
             LinkMessageBuilder::<LinkUnspec>::new().name(far).setns_by_fd(namespace.as_raw_fd()).build();
         let pair = LinkMessageBuilder::<LinkVeth>::new(near, far)
-            .address(mac.0.to_vec())
+            .address(NEAR_MAC.0.to_vec())
+            .link_group(group)
             .set_info_data(InfoData::Veth(InfoVeth::Peer(there)))
             .build();
         self.handle.link().add(pair).execute().await.map_err(IntoIo::into_io)
@@ -157,6 +164,20 @@ impl Netlink {
         set.attempt(|| "note an interface's owner".to_owned())
     }
 
+    /// Keeps the interface from giving itself IPv6 addresses. (The kernel parameter `disable_ipv6` does too, but
+    /// whoever sets it spins while other interfaces change.)
+    pub async fn without_ipv6(&self, index: u32) -> Result<(), Error> {
+        let mode = AfSpecUnspec::Inet6(vec![AfSpecInet6::AddrGenMode(In6AddrGenMode::None)]);
+        let link = LinkUnspec::new_with_index(index);
+        let set = self.set(link.append_extra_attribute(LinkAttribute::AfSpecUnspec(vec![mode]))).await;
+        let set = set.map_err(IntoIo::into_io).or_else(|error| match Errno::from_io_error(&error) {
+            // A kernel without IPv6 gives none.
+            Some(Errno::AFNOSUPPORT) => Ok(()),
+            _ => Err(error),
+        });
+        set.attempt(|| "keep an interface from IPv6".to_owned())
+    }
+
     async fn set(&self, link: LinkMessageBuilder<LinkUnspec>) -> Result<(), rtnetlink::Error> {
         self.handle.link().set(link.build()).execute().await
     }
@@ -165,6 +186,15 @@ impl Netlink {
     pub async fn remove_link(&self, index: u32) -> Result<(), Error> {
         let removed = self.handle.link().del(index).execute().await.map_err(IntoIo::into_io);
         absent_is_fine(removed).attempt(|| "remove an interface".to_owned())
+    }
+
+    /// Removes all interfaces of a group: hundreds in the time of one.
+    pub async fn remove_group(&self, group: u32) -> Result<(), Error> {
+        let group = LinkMessageBuilder::<LinkUnspec>::new().link_group(group).build();
+        let mut request = self.handle.link().del(0);
+        *request.message_mut() = group;
+        let removed = request.execute().await.map_err(IntoIo::into_io);
+        absent_is_fine(removed).attempt(|| "remove the interfaces of a group".to_owned())
     }
 
     /// Gives the interface an address that shows its prefix and brings no route for it.
@@ -289,7 +319,6 @@ fn absent_is_fine(result: io::Result<()>) -> io::Result<()> {
 }
 
 fn is_absent(error: &io::Error) -> bool {
-    use rustix::io::Errno;
-    let absent = [Errno::NODEV, Errno::SRCH, Errno::NOENT, Errno::NXIO].map(|errno| errno.raw_os_error());
-    error.raw_os_error().is_some_and(|errno| absent.contains(&errno))
+    let absent = [Errno::NODEV, Errno::SRCH, Errno::NOENT, Errno::NXIO];
+    Errno::from_io_error(error).is_some_and(|errno| absent.contains(&errno))
 }

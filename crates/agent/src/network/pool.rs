@@ -6,7 +6,6 @@ use super::instance::find;
 use super::names::ServerId;
 use super::namespace::{self, Namespace};
 use super::netlink::Netlink;
-use longshore_model::vpc::MacAddress;
 use std::collections::VecDeque;
 use std::io::ErrorKind;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -14,8 +13,6 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::sync::{Notify, Semaphore};
 
-/// The near end of every link: each link has just two ends, so that all of them can have the same.
-pub const NEAR_MAC: MacAddress = MacAddress([0x02, 0x4c, 0, 0, 0, 1]);
 /// The task's interface, as containers know it.
 pub const TASK_INTERFACE: &str = "eth0";
 
@@ -97,22 +94,23 @@ impl Pool {
         let namespace = namespace::create_for_task().await?;
         let near = &self.near.netlink;
         let name = self.add_pair(&namespace).await?;
+        let veth = find(near, &name).await?;
         if self.near.is_machine {
-            // Strict: a task sends from its own address or not at all.
+            // Strict: a task sends from its own address or not at all. An instance's namespace has it as its default.
             namespace::sysctl(&format!("net/ipv4/conf/{name}/rp_filter"), "1")?;
-            namespace::sysctl(&format!("net/ipv6/conf/{name}/disable_ipv6"), "1")?;
+            near.without_ipv6(veth).await?;
         }
         let interface = find(&namespace.netlink, TASK_INTERFACE).await?;
         namespace.netlink.set_up(interface).await?;
-        let veth = find(near, &name).await?;
         near.set_up(veth).await?;
         Ok(Prepared { namespace, interface, veth })
     }
 
     async fn add_pair(&self, namespace: &Namespace) -> Result<String, Error> {
         loop {
-            let name = self.near.server.veth(self.next.fetch_add(1, Ordering::Relaxed));
-            let pair = self.near.netlink.add_pair(&name, NEAR_MAC, TASK_INTERFACE, &namespace.file).await;
+            let (near, name) = (&self.near, self.near.server.veth(self.next.fetch_add(1, Ordering::Relaxed)));
+            let group = near.server.link_group();
+            let pair = near.netlink.add_pair(&name, group, TASK_INTERFACE, &namespace.file).await;
             match pair {
                 Ok(()) => return Ok(name),
                 Err(error) if error.kind() == ErrorKind::AlreadyExists => {}
