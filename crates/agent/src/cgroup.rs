@@ -119,7 +119,8 @@ impl Cgroups {
 
     /// Tasks that have a cgroup, for finding those that nobody wants any more.
     pub fn tasks(&self) -> Vec<String> {
-        let mut names: Vec<String> = self.mounts().iter().flat_map(|m| children(&join(m, &self.prefix))).collect();
+        let mut names: Vec<String> =
+            self.mounts().iter().flat_map(|m| children(&join(m, &self.prefix))).collect();
         names.sort();
         names.dedup();
         names
@@ -168,7 +169,10 @@ impl Cgroups {
 
     fn write(&self, controller: &str, cgroup: &str, name: &str, value: u64) -> io::Result<()> {
         let Some(path) = self.file(controller, cgroup, name) else {
-            return Err(io::Error::new(io::ErrorKind::Unsupported, format!("no {controller} cgroup controller")));
+            return Err(io::Error::new(
+                io::ErrorKind::Unsupported,
+                format!("no {controller} cgroup controller"),
+            ));
         };
         write(&path, &value.to_string())
     }
@@ -213,9 +217,10 @@ impl Cgroups {
 
     fn mount_of(&self, controller: &str) -> Option<&Path> {
         match &self.hierarchies {
-            Hierarchies::V1(all) => {
-                all.iter().find(|v1| v1.controllers.iter().any(|c| c == controller)).map(|v1| v1.mount.as_path())
-            }
+            Hierarchies::V1(all) => all
+                .iter()
+                .find(|v1| v1.controllers.iter().any(|c| c == controller))
+                .map(|v1| v1.mount.as_path()),
             Hierarchies::V2(mount) => Some(mount),
         }
     }
@@ -226,9 +231,13 @@ impl Cgroups {
 
     /// The path of a task, whose name must not lead elsewhere.
     fn checked(&self, task: &str) -> io::Result<String> {
-        let plain = !task.is_empty() && task.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_');
+        let plain =
+            !task.is_empty() && task.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_');
         if !plain || self.prefix == "/" {
-            return Err(io::Error::new(io::ErrorKind::InvalidInput, format!("`{task}` cannot name a cgroup")));
+            return Err(io::Error::new(
+                io::ErrorKind::InvalidInput,
+                format!("`{task}` cannot name a cgroup"),
+            ));
         }
         Ok(self.task_path(task))
     }
@@ -282,7 +291,8 @@ fn weight(shares: u64) -> u64 {
 
 /// The error names the file: a bare "permission denied" helps nobody.
 fn write(path: &Path, text: &str) -> io::Result<()> {
-    fs::write(path, text).map_err(|e| io::Error::new(e.kind(), format!("write {text} to {}: {e}", path.display())))
+    fs::write(path, text)
+        .map_err(|e| io::Error::new(e.kind(), format!("write {text} to {}: {e}", path.display())))
 }
 
 /// Cgroups are removed as empty directories, from the leaves up.
@@ -308,7 +318,8 @@ fn join(mount: &Path, cgroup: &str) -> PathBuf {
     mount.join(cgroup.trim_start_matches('/'))
 }
 
-/// Lines of `/proc/self/mountinfo` whose filesystem is `cgroup`.
+/// The cgroup lines of `/proc/self/mountinfo`. Beside v1 hierarchies there may be a v2 one without controllers, where
+/// runc makes directories too.
 fn parse_mounts(mountinfo: &str) -> Vec<V1> {
     let parse = |line: &str| {
         let (mount, filesystem) = line.split_once(" - ")?;
@@ -316,7 +327,8 @@ fn parse_mounts(mountinfo: &str) -> Vec<V1> {
         let mut filesystem = filesystem.split(' ');
         let (kind, options) = (filesystem.next()?, filesystem.nth(1)?);
         let controllers = options.split(',').map(ToOwned::to_owned).collect();
-        (kind == "cgroup" && mount.starts_with(ROOT)).then(|| V1 { controllers, mount: mount.into() })
+        (kind.starts_with("cgroup") && mount.starts_with(ROOT))
+            .then(|| V1 { controllers, mount: mount.into() })
     };
     mountinfo.lines().filter_map(parse).collect()
 }
@@ -343,7 +355,14 @@ mod tests {
         let mounts = parse_mounts(text);
         let shown: Vec<String> =
             mounts.iter().map(|m| format!("{} {}", m.mount.display(), m.controllers.join("+"))).collect();
-        assert_eq!(shown, ["/sys/fs/cgroup/memory rw+memory", "/sys/fs/cgroup/cpu,cpuacct rw+cpu+cpuacct"]);
+        assert_eq!(
+            shown,
+            [
+                "/sys/fs/cgroup/memory rw+memory",
+                "/sys/fs/cgroup/cpu,cpuacct rw+cpu+cpuacct",
+                "/sys/fs/cgroup/unified rw"
+            ]
+        );
     }
 
     #[test]

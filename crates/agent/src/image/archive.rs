@@ -50,7 +50,10 @@ impl Archive {
         if let Some(tag) = tag {
             return match self.images.as_slice() {
                 [(root, _)] => Ok(vec![(root.clone(), vec![tag.clone()])]),
-                several => Err(ImportError::Format(format!("it holds {} images, but one tag is given", several.len()))),
+                several => Err(ImportError::Format(format!(
+                    "it holds {} images, but one tag is given",
+                    several.len()
+                ))),
             };
         }
         let named = self.images.iter().map(|(root, names)| {
@@ -71,7 +74,8 @@ impl Source for Archive {
     }
 
     async fn blob(&self, descriptor: &Descriptor, offset: u64) -> Result<ByteStream, PullError> {
-        let missing = |message: String| PullError::Registry { host: self.path.display().to_string(), message };
+        let missing =
+            |message: String| PullError::Registry { host: self.path.display().to_string(), message };
         let extent = self
             .blobs
             .get(&descriptor.digest)
@@ -88,7 +92,8 @@ impl Source for Archive {
             let count = file.read_buf(&mut chunk).await?;
             io::Result::Ok((count > 0).then(|| (chunk.freeze(), file)))
         });
-        let named = move |error: io::Error| PullError::Registry { host: host.clone(), message: error.to_string() };
+        let named =
+            move |error: io::Error| PullError::Registry { host: host.clone(), message: error.to_string() };
         Ok(chunks.map(move |chunk| chunk.map_err(&named)).boxed())
     }
 }
@@ -223,7 +228,12 @@ fn saved_images(bytes: &[u8]) -> Result<Vec<Saved>, ImportError> {
 }
 
 /// Such an archive has no manifests in the registry's sense: they are made here.
-fn read_saved(archive: &mut Archive, file: &mut File, entries: &Entries, saved: &[u8]) -> Result<(), ImportError> {
+fn read_saved(
+    archive: &mut Archive,
+    file: &mut File,
+    entries: &Entries,
+    saved: &[u8],
+) -> Result<(), ImportError> {
     let lacks = |name: &str| ImportError::Format(format!("it lacks {name}"));
     let find = |name: &str| entries.get(&normal(Path::new(name), None)).copied().ok_or_else(|| lacks(name));
     for image in saved_images(saved)? {

@@ -74,12 +74,16 @@ impl Document {
         let either: Either = json("manifest", bytes)?;
         let document = match either {
             Either { manifests: Some(manifests), .. } => Self::Index(manifests),
-            Either { config: Some(config), layers: Some(layers), .. } => Self::Manifest(Manifest { config, layers }),
+            Either { config: Some(config), layers: Some(layers), .. } => {
+                Self::Manifest(Manifest { config, layers })
+            }
             _ => return Err(Malformed("neither an index nor a manifest (schema 1 is not supported)".into())),
         };
         let sound = match &document {
             Self::Index(manifests) => manifests.iter().all(Descriptor::is_sound),
-            Self::Manifest(manifest) => manifest.layers.iter().chain([&manifest.config]).all(Descriptor::is_sound),
+            Self::Manifest(manifest) => {
+                manifest.layers.iter().chain([&manifest.config]).all(Descriptor::is_sound)
+            }
         };
         if sound { Ok(document) } else { Err(Malformed("a digest or a size in it is not valid".into())) }
     }
@@ -177,7 +181,8 @@ mod tests {
     use super::*;
 
     fn descriptor(platform: Option<(&str, &str)>) -> Descriptor {
-        let platform = platform.map(|(os, architecture)| Platform { os: os.into(), architecture: architecture.into() });
+        let platform =
+            platform.map(|(os, architecture)| Platform { os: os.into(), architecture: architecture.into() });
         Descriptor { platform, ..Descriptor::of(b"{}") }
     }
 
@@ -201,9 +206,7 @@ mod tests {
 
     #[test]
     fn what_cannot_be_verified_is_refused() {
-        let manifest = |digest: &str| {
-            format!(r#"{{"config":{{"digest":"{digest}","size":1}},"layers":[]}}"#)
-        };
+        let manifest = |digest: &str| format!(r#"{{"config":{{"digest":"{digest}","size":1}},"layers":[]}}"#);
         assert!(Document::parse(manifest(&digest(b"x")).as_bytes()).is_ok());
         assert!(Document::parse(manifest("sha256:../../etc").as_bytes()).is_err());
         assert!(Document::parse(manifest("sha512:00").as_bytes()).is_err());

@@ -13,8 +13,8 @@ use std::{
 use bytes::Bytes;
 use containerd_client::{
     services::v1::{
-        CreateImageRequest, CreateRequest, DeleteRequest, GetImageRequest, Image as Record, ListImagesRequest,
-        ListRequest, UpdateImageRequest,
+        CreateImageRequest, CreateRequest, DeleteRequest, GetImageRequest, Image as Record,
+        ListImagesRequest, ListRequest, UpdateImageRequest,
     },
     tonic::Code,
 };
@@ -60,7 +60,11 @@ const PARALLEL_LAYERS: usize = 4;
 const LEASE_PREFIX: &str = "longshore-pull-";
 
 impl Images {
-    pub fn new(client: Client, snapshotter: String, mirrors: BTreeMap<String, Vec<String>>) -> Result<Self, Error> {
+    pub fn new(
+        client: Client,
+        snapshotter: String,
+        mirrors: BTreeMap<String, Vec<String>>,
+    ) -> Result<Self, Error> {
         let registries = Registries::new(mirrors)
             .map_err(|error| Error::Failed { attempted: "set up TLS", message: error.to_string() })?;
         let inner = Inner {
@@ -82,8 +86,10 @@ impl Images {
         progress: Option<Progress>,
     ) -> Result<Image, PullError> {
         let key = (reference.clone(), policy, credentials.cloned());
-        let (inner, reference, credentials) = (Arc::clone(&self.inner), reference.clone(), credentials.cloned());
-        let work = move || async move { inner.ensure(&reference, policy, credentials, progress).await }.boxed();
+        let (inner, reference, credentials) =
+            (Arc::clone(&self.inner), reference.clone(), credentials.cloned());
+        let work =
+            move || async move { inner.ensure(&reference, policy, credentials, progress).await }.boxed();
         self.pulls.join(key, work).await
     }
 
@@ -118,7 +124,8 @@ impl Images {
     pub async fn sweep(&self) -> Result<(), Error> {
         let request = ListRequest { filters: Vec::new() };
         let answer = self.inner.client.leases().list(request).await.map_err(failed("list the leases"))?;
-        for lease in answer.into_inner().leases.into_iter().filter(|lease| lease.id.starts_with(LEASE_PREFIX)) {
+        for lease in answer.into_inner().leases.into_iter().filter(|lease| lease.id.starts_with(LEASE_PREFIX))
+        {
             delete_lease(&self.inner.client, lease.id).await?;
         }
         Ok(())
@@ -199,7 +206,8 @@ impl Inner {
             return Ok(image);
         }
         let source: Arc<dyn Source> = Arc::new(repository);
-        let image = self.materialize(&root, bytes, &source, std::slice::from_ref(reference), progress).await?;
+        let image =
+            self.materialize(&root, bytes, &source, std::slice::from_ref(reference), progress).await?;
         lock(&self.known).insert(name, image.clone());
         Ok(image)
     }
@@ -240,7 +248,8 @@ impl Inner {
         source: &Arc<dyn Source>,
     ) -> Result<Documents, PullError> {
         let store = Store { client: self.client.clone() };
-        let malformed = |Malformed(message)| PullError::Registry { host: "the image's source".into(), message };
+        let malformed =
+            |Malformed(message)| PullError::Registry { host: "the image's source".into(), message };
         let root_bytes = match bytes {
             Some(bytes) => verified(root, bytes)?,
             None => manifest(&store, root, source).await?,
@@ -285,7 +294,8 @@ impl Inner {
         progress: Option<Progress>,
     ) -> Result<(), PullError> {
         let mut present = chain_ids.len();
-        while present > 0 && !self.unpacker.has(chain_ids.get(present - 1).map_or("", String::as_str)).await? {
+        while present > 0 && !self.unpacker.has(chain_ids.get(present - 1).map_or("", String::as_str)).await?
+        {
             present -= 1;
         }
         let missing = documents.manifest.layers.get(present..).unwrap_or_default();
@@ -305,7 +315,9 @@ impl Inner {
             let Some(layer) = missing.get(i) else { continue };
             let _turn = self.unpacking.enter(&chain_id).await;
             if !self.unpacker.has(&chain_id).await? {
-                unpacker.unpack(&Step { layer, diff_id: &diff_id, chain_id: &chain_id, parent: &parent }).await?;
+                unpacker
+                    .unpack(&Step { layer, diff_id: &diff_id, chain_id: &chain_id, parent: &parent })
+                    .await?;
             }
         }
         Ok(())
@@ -314,7 +326,10 @@ impl Inner {
     async fn record(&self, name: &ImageRef, root: &Descriptor) -> Result<(), PullError> {
         let image = Some(Record { name: name.to_string(), target: Some(proto(root)), ..Record::default() });
         let mut client = self.client.images();
-        match client.create(CreateImageRequest { image: image.clone(), ..CreateImageRequest::default() }).await {
+        match client
+            .create(CreateImageRequest { image: image.clone(), ..CreateImageRequest::default() })
+            .await
+        {
             Ok(_) => Ok(()),
             Err(status) if status.code() == Code::AlreadyExists => {
                 let request = UpdateImageRequest { image, ..UpdateImageRequest::default() };
@@ -336,7 +351,12 @@ struct Documents {
 }
 
 impl Documents {
-    async fn write_config(&self, store: &Store, snapshotter: &str, top: Option<&String>) -> Result<(), PullError> {
+    async fn write_config(
+        &self,
+        store: &Store,
+        snapshotter: &str,
+        top: Option<&String>,
+    ) -> Result<(), PullError> {
         let label = format!("containerd.io/gc.ref.snapshot.{snapshotter}");
         let labels = top.map(|top| (label, top.clone())).into_iter().collect();
         let descriptor = sized(&self.manifest.config, &self.config_bytes);
@@ -344,7 +364,8 @@ impl Documents {
     }
 
     async fn write_manifests(&self, store: &Store) -> Result<(), PullError> {
-        let label = |name: String, digest: &str| (format!("containerd.io/gc.ref.content.{name}"), digest.to_owned());
+        let label =
+            |name: String, digest: &str| (format!("containerd.io/gc.ref.content.{name}"), digest.to_owned());
         let layers = self.manifest.layers.iter().enumerate();
         let mut labels: Labels = layers.map(|(i, layer)| label(format!("l.{i}"), &layer.digest)).collect();
         labels.extend([label("config".into(), &self.manifest.config.digest)]);
@@ -356,7 +377,11 @@ impl Documents {
     }
 }
 
-async fn manifest(store: &Store, descriptor: &Descriptor, source: &Arc<dyn Source>) -> Result<Bytes, PullError> {
+async fn manifest(
+    store: &Store,
+    descriptor: &Descriptor,
+    source: &Arc<dyn Source>,
+) -> Result<Bytes, PullError> {
     match store.read(&descriptor.digest).await? {
         Some(bytes) => Ok(bytes),
         None => verified(descriptor, source.manifest(descriptor).await?),
@@ -394,7 +419,9 @@ impl Download {
     async fn finish(&mut self) -> Result<(), PullError> {
         match (&mut self.0).await {
             Ok(result) => result,
-            Err(error) => Err(Error::Failed { attempted: "download a layer", message: error.to_string() }.into()),
+            Err(error) => {
+                Err(Error::Failed { attempted: "download a layer", message: error.to_string() }.into())
+            }
         }
     }
 }

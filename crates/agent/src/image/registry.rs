@@ -44,7 +44,11 @@ impl Registries {
         Ok(Self { exchange: Exchange::new()?, mirrors })
     }
 
-    pub fn repository(self: &Arc<Self>, reference: &ImageRef, credentials: Option<&Credentials>) -> Repository {
+    pub fn repository(
+        self: &Arc<Self>,
+        reference: &ImageRef,
+        credentials: Option<&Credentials>,
+    ) -> Repository {
         let repository = &reference.repository;
         let mirrors = self.mirrors.get(&reference.host).into_iter().flatten().map(|base| Target {
             base: base.trim_end_matches('/').to_owned(),
@@ -80,7 +84,10 @@ impl Repository {
         let size = header(CONTENT_LENGTH).and_then(|length| length.parse().ok()).filter(|size| *size > 0);
         if let (Some(digest), Some(size)) = (digest, size) {
             let media_type = header(CONTENT_TYPE).unwrap_or_default().to_owned();
-            return Ok((Descriptor { media_type, digest: digest.into(), size, ..Descriptor::default() }, None));
+            return Ok((
+                Descriptor { media_type, digest: digest.into(), size, ..Descriptor::default() },
+                None,
+            ));
         }
         let bytes = self.document(&path).await?;
         Ok((Descriptor::of(&bytes), Some(bytes)))

@@ -63,7 +63,12 @@ impl Store {
         }
     }
 
-    pub async fn write(&self, descriptor: &Descriptor, bytes: Bytes, labels: Labels) -> Result<(), PullError> {
+    pub async fn write(
+        &self,
+        descriptor: &Descriptor,
+        bytes: Bytes,
+        labels: Labels,
+    ) -> Result<(), PullError> {
         let Some(mut session) = Session::open(&self.client, descriptor).await? else { return Ok(()) };
         let written = usize::try_from(session.offset).unwrap_or(usize::MAX);
         if written < bytes.len() {
@@ -88,7 +93,12 @@ impl Store {
         self.finish(session, descriptor, Labels::new()).await
     }
 
-    async fn finish(&self, session: Session, descriptor: &Descriptor, labels: Labels) -> Result<(), PullError> {
+    async fn finish(
+        &self,
+        session: Session,
+        descriptor: &Descriptor,
+        labels: Labels,
+    ) -> Result<(), PullError> {
         let reference = session.reference.clone();
         let result = session.commit(descriptor, labels).await;
         if matches!(result, Err(PullError::DigestMismatch { .. })) {
@@ -181,7 +191,8 @@ async fn copy(
             Some(Ok(_)) => {}
             Some(Err(error)) => return Ok(Some(error)),
             None if session.offset < descriptor.size => {
-                let message = format!("the download ended after {} of {} bytes", session.offset, descriptor.size);
+                let message =
+                    format!("the download ended after {} of {} bytes", session.offset, descriptor.size);
                 return Ok(Some(PullError::Unreachable { host: "the registry".into(), message }));
             }
             None => return Ok(None),
@@ -284,7 +295,8 @@ impl Session {
 
 fn store_error(descriptor: &Descriptor, status: Status) -> PullError {
     let message = status.message();
-    let mismatch = message.split_once("unexpected commit digest ").or(message.split_once("unexpected commit size "));
+    let mismatch =
+        message.split_once("unexpected commit digest ").or(message.split_once("unexpected commit size "));
     if let Some((_, rest)) = mismatch {
         let actual = rest.split([',', ' ']).next().unwrap_or_default().to_owned();
         let what = if descriptor.media_type.contains("layer") || descriptor.media_type.contains("diff") {

@@ -4,7 +4,9 @@
 use containerd_client::{
     services::v1::{
         ApplyRequest,
-        snapshots::{CommitSnapshotRequest, PrepareSnapshotRequest, RemoveSnapshotRequest, StatSnapshotRequest},
+        snapshots::{
+            CommitSnapshotRequest, PrepareSnapshotRequest, RemoveSnapshotRequest, StatSnapshotRequest,
+        },
     },
     tonic::Code,
     types,
@@ -62,7 +64,8 @@ impl Unpacker {
         let prepared = self.client.snapshots().prepare(request).await;
         let mounts = prepared.map_err(|s| plain_error("prepare a layer's snapshot", s))?.into_inner().mounts;
         let request = ApplyRequest { diff: Some(proto(step.layer)), mounts, ..ApplyRequest::default() };
-        let applied = self.client.diff().apply(request).await.map_err(|s| plain_error("unpack a layer", s))?;
+        let applied =
+            self.client.diff().apply(request).await.map_err(|s| plain_error("unpack a layer", s))?;
         let actual = applied.into_inner().applied.unwrap_or_default().digest;
         if actual != step.diff_id {
             let what = format!("the unpacked layer {}", step.layer.digest);

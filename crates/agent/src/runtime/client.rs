@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 use containerd_client::services::v1::{
     containers_client::ContainersClient, content_client::ContentClient, diff_client::DiffClient,
     events_client::EventsClient, images_client::ImagesClient, introspection_client::IntrospectionClient,
-    leases_client::LeasesClient, namespaces_client::NamespacesClient, snapshots::snapshots_client::SnapshotsClient,
-    tasks_client::TasksClient, version_client::VersionClient,
+    leases_client::LeasesClient, namespaces_client::NamespacesClient,
+    snapshots::snapshots_client::SnapshotsClient, tasks_client::TasksClient, version_client::VersionClient,
 };
 use containerd_client::tonic::{
     Code, Request, Status,

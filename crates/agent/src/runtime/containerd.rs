@@ -29,7 +29,8 @@ use prost_types::Any;
 use tokio::{sync::broadcast, task::JoinHandle};
 
 use super::{
-    ContainerSpec, ContainerState, CreateError, Created, Error, Event, Runtime, Signal, StartError, Started, Status,
+    ContainerSpec, ContainerState, CreateError, Created, Error, Event, Runtime, Signal, StartError, Started,
+    Status,
     client::{Client, failed, is_disk_full, unless_missing, unless_present},
     clock, spec,
     users::{self, User},
@@ -86,8 +87,10 @@ impl ContainerdRuntime {
         let state_dir = config.state_dir.join(&config.namespace);
         std::fs::create_dir_all(&state_dir)
             .map_err(|e| Error::Failed { attempted: "make the state directory", message: e.to_string() })?;
-        let cgroups = Cgroups::detect("/")
-            .map_err(|e| Error::Failed { attempted: "find the cgroup hierarchies", message: e.to_string() })?;
+        let cgroups = Cgroups::detect("/").map_err(|e| Error::Failed {
+            attempted: "find the cgroup hierarchies",
+            message: e.to_string(),
+        })?;
         let machine = spec::Machine {
             can_lower_oom_score: super::supervisor::can_lower_oom_score(),
             cgroup_v2: cgroups.is_v2(),
@@ -202,7 +205,8 @@ impl Runtime for ContainerdRuntime {
         // What is being created before the lists are read may be half there in them.
         let creating = lock(&self.creating).clone();
         let (containers, tasks) = tokio::try_join!(self.containers(), self.tasks())?;
-        let finished = containers.into_iter().filter(|c| !creating.contains(&c.id) && !self.is_creating(&c.id));
+        let finished =
+            containers.into_iter().filter(|c| !creating.contains(&c.id) && !self.is_creating(&c.id));
         let states = finished.map(|container| async {
             let process = match tasks.get(&container.id) {
                 Some(process) => Some(process.clone()),
@@ -246,7 +250,8 @@ impl From<Attempt> for CreateError {
         match attempt {
             Attempt::Failed(error) => error,
             Attempt::Occupied => {
-                Error::Failed { attempted: "create a container", message: "its id stays in use".into() }.into()
+                Error::Failed { attempted: "create a container", message: "its id stays in use".into() }
+                    .into()
             }
         }
     }
@@ -259,7 +264,8 @@ impl ContainerdRuntime {
         let cached = lock(&self.users).get(&user_key).cloned();
         let mounts = if let Some(user) = cached {
             let container = self.container(spec, &user)?;
-            let (mounts, created) = tokio::join!(self.prepare_snapshot(spec), self.create_container(container));
+            let (mounts, created) =
+                tokio::join!(self.prepare_snapshot(spec), self.create_container(container));
             created?;
             mounts?
         } else {
@@ -338,8 +344,10 @@ impl ContainerdRuntime {
         self.remove_task(id).await?;
         let (mut containers, mut snapshots) = (self.client.containers(), self.client.snapshots());
         let snapshot = RemoveSnapshotRequest { snapshotter: self.snapshotter.clone(), key: id.into() };
-        let (container, snapshot) =
-            tokio::join!(containers.delete(DeleteContainerRequest { id: id.into() }), snapshots.remove(snapshot));
+        let (container, snapshot) = tokio::join!(
+            containers.delete(DeleteContainerRequest { id: id.into() }),
+            snapshots.remove(snapshot)
+        );
         unless_missing(container, "delete a container")?;
         unless_missing(snapshot, "remove a snapshot")?;
         let _ = std::fs::remove_file(self.started_file(id));
@@ -348,9 +356,8 @@ impl ContainerdRuntime {
 
     /// Most have ended when they are deleted: the kill is tried only when containerd refuses.
     async fn remove_task(&self, id: &str) -> Result<(), Error> {
-        let delete = || async move {
-            self.client.tasks().delete(DeleteTaskRequest { container_id: id.into() }).await
-        };
+        let delete =
+            || async move { self.client.tasks().delete(DeleteTaskRequest { container_id: id.into() }).await };
         if unless_missing(delete().await, "delete a task").is_ok() {
             return Ok(());
         }
@@ -413,7 +420,12 @@ impl ContainerdRuntime {
         }
     }
 
-    fn state(&self, id: String, labels: HashMap<String, String>, process: Option<&Process>) -> ContainerState {
+    fn state(
+        &self,
+        id: String,
+        labels: HashMap<String, String>,
+        process: Option<&Process>,
+    ) -> ContainerState {
         let status = process.map_or(Status::Lost, |process| self.status(&id, &labels, process));
         let labels = labels.into_iter().filter(|(key, _)| !key.starts_with("longshore.runtime/")).collect();
         ContainerState { pid: process.map_or(0, |p| p.pid), id, labels, status }
@@ -429,7 +441,10 @@ impl ContainerdRuntime {
                 oom: labels.get(LABEL_CGROUP).is_some_and(|cgroup| self.cgroups.oom_kills(cgroup) > 0),
             },
             // Unknown is a shim that did not answer in time: no sign that the container ended.
-            ProcessStatus::Running | ProcessStatus::Paused | ProcessStatus::Pausing | ProcessStatus::Unknown => {
+            ProcessStatus::Running
+            | ProcessStatus::Paused
+            | ProcessStatus::Pausing
+            | ProcessStatus::Unknown => {
                 Status::Running { started_at: self.started_at(id).unwrap_or_else(clock::now) }
             }
         }
@@ -439,13 +454,17 @@ impl ContainerdRuntime {
     async fn sweep(&self) -> Result<(), Error> {
         let attempted = "list the snapshots";
         let known: BTreeSet<String> = self.containers().await?.into_iter().map(|c| c.id).collect();
-        let request =
-            ListSnapshotsRequest { snapshotter: self.snapshotter.clone(), filters: vec!["kind==active".into()] };
+        let request = ListSnapshotsRequest {
+            snapshotter: self.snapshotter.clone(),
+            filters: vec!["kind==active".into()],
+        };
         let mut stream = self.client.snapshots().list(request).await.map_err(failed(attempted))?.into_inner();
         let mut orphans = Vec::new();
         while let Some(message) = stream.message().await.map_err(failed(attempted))? {
             let ours = message.info.into_iter().filter(|info| info.labels.contains_key(LABEL_CONTAINER));
-            orphans.extend(ours.map(|info| info.name).filter(|name| !known.contains(name) && !self.is_creating(name)));
+            orphans.extend(
+                ours.map(|info| info.name).filter(|name| !known.contains(name) && !self.is_creating(name)),
+            );
         }
         for key in orphans {
             let request = RemoveSnapshotRequest { snapshotter: self.snapshotter.clone(), key };

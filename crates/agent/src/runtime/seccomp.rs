@@ -6,11 +6,30 @@ use serde_json::{Value, json};
 /// Refused unless the container has the capability (empty: always). These reach across the container's border or into
 /// the kernel's own state; all else is left to capabilities and namespaces.
 const REFUSED: [(&str, &[&str]); 10] = [
-    ("CAP_SYS_ADMIN", &[
-        "mount", "umount", "umount2", "move_mount", "open_tree", "fsopen", "fsconfig", "fsmount", "fspick",
-        "mount_setattr", "pivot_root", "setns", "unshare", "quotactl", "quotactl_fd", "lookup_dcookie",
-        "fanotify_init", "sethostname", "setdomainname",
-    ]),
+    (
+        "CAP_SYS_ADMIN",
+        &[
+            "mount",
+            "umount",
+            "umount2",
+            "move_mount",
+            "open_tree",
+            "fsopen",
+            "fsconfig",
+            "fsmount",
+            "fspick",
+            "mount_setattr",
+            "pivot_root",
+            "setns",
+            "unshare",
+            "quotactl",
+            "quotactl_fd",
+            "lookup_dcookie",
+            "fanotify_init",
+            "sethostname",
+            "setdomainname",
+        ],
+    ),
     ("CAP_SYS_MODULE", &["init_module", "finit_module", "delete_module", "create_module", "query_module"]),
     ("CAP_SYS_BOOT", &["reboot", "kexec_load", "kexec_file_load"]),
     ("CAP_SYS_TIME", &["settimeofday", "stime", "clock_settime", "clock_settime64"]),
@@ -19,11 +38,30 @@ const REFUSED: [(&str, &[&str]); 10] = [
     ("CAP_SYS_PACCT", &["acct"]),
     ("CAP_BPF", &["bpf"]),
     ("CAP_PERFMON", &["perf_event_open"]),
-    ("", &[
-        "add_key", "keyctl", "request_key", "userfaultfd", "swapon", "swapoff", "uselib", "ustat", "sysfs", "_sysctl",
-        "nfsservctl", "get_kernel_syms", "vm86", "vm86old", "open_by_handle_at", "io_uring_setup", "io_uring_enter",
-        "io_uring_register", "move_pages",
-    ]),
+    (
+        "",
+        &[
+            "add_key",
+            "keyctl",
+            "request_key",
+            "userfaultfd",
+            "swapon",
+            "swapoff",
+            "uselib",
+            "ustat",
+            "sysfs",
+            "_sysctl",
+            "nfsservctl",
+            "get_kernel_syms",
+            "vm86",
+            "vm86old",
+            "open_by_handle_at",
+            "io_uring_setup",
+            "io_uring_enter",
+            "io_uring_register",
+            "move_pages",
+        ],
+    ),
 ];
 
 const EPERM: u32 = 1;
@@ -33,7 +71,8 @@ const ENOSYS: u32 = 38;
 pub(super) fn profile(capabilities: &[String]) -> Value {
     let holds = |name: &str| capabilities.iter().any(|c| c == name);
     // SYS_ADMIN held these two before they had a capability of their own, and the kernel still accepts it.
-    let lifted = |name: &str| holds(name) || (matches!(name, "CAP_BPF" | "CAP_PERFMON") && holds("CAP_SYS_ADMIN"));
+    let lifted =
+        |name: &str| holds(name) || (matches!(name, "CAP_BPF" | "CAP_PERFMON") && holds("CAP_SYS_ADMIN"));
     let names: Vec<&str> = REFUSED
         .iter()
         .filter(|(capability, _)| capability.is_empty() || !lifted(capability))

@@ -58,7 +58,11 @@ pub enum Error {
     )]
     Missing(&'static str),
     #[error("{attempted}")]
-    Io { attempted: String, #[source] cause: io::Error },
+    Io {
+        attempted: String,
+        #[source]
+        cause: io::Error,
+    },
     #[error("containerd does not come up; the end of {log}:\n{tail}")]
     NotReady { log: String, tail: String },
     #[error("no containerd answers at {address}: {message}")]
@@ -196,7 +200,9 @@ pub(crate) fn can_lower_oom_score() -> bool {
     const SYS_RESOURCE: u32 = 24;
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     let effective = status.lines().find_map(|line| line.strip_prefix("CapEff:"));
-    effective.and_then(|hex| u64::from_str_radix(hex.trim(), 16).ok()).is_some_and(|set| set >> SYS_RESOURCE & 1 == 1)
+    effective
+        .and_then(|hex| u64::from_str_radix(hex.trim(), 16).ok())
+        .is_some_and(|set| set >> SYS_RESOURCE & 1 == 1)
 }
 
 async fn adopt_or_spawn(layout: &Layout) -> Result<Process, Error> {
@@ -286,7 +292,8 @@ async fn keep_running(layout: Layout, current: watch::Sender<Process>, stopping:
 
 fn tail(log: &Path) -> String {
     let text = std::fs::read(log).unwrap_or_default();
-    let text = String::from_utf8_lossy(text.get(text.len().saturating_sub(4096)..).unwrap_or_default()).into_owned();
+    let text =
+        String::from_utf8_lossy(text.get(text.len().saturating_sub(4096)..).unwrap_or_default()).into_owned();
     let lines: Vec<&str> = text.lines().rev().take(10).collect();
     lines.into_iter().rev().collect::<Vec<_>>().join("\n")
 }

@@ -50,7 +50,8 @@ struct Found {
 
 fn find_user(wanted: &str, passwd: &str) -> Result<Found, Unknown> {
     let number = wanted.parse::<u32>().ok().filter(|n| i32::try_from(*n).is_ok());
-    let known = passwd.lines().filter_map(passwd_line).find(|f| f.name == wanted || Some(f.user.uid) == number);
+    let known =
+        passwd.lines().filter_map(passwd_line).find(|f| f.name == wanted || Some(f.user.uid) == number);
     match (known, number) {
         (Some(found), _) => Ok(found),
         (None, Some(uid)) => Ok(Found { name: String::new(), user: User { uid, ..User::default() } }),
@@ -69,7 +70,8 @@ fn passwd_line(line: &str) -> Option<Found> {
 
 fn find_group(wanted: &str, group: &str) -> Result<u32, Unknown> {
     let number = wanted.parse::<u32>().ok().filter(|n| i32::try_from(*n).is_ok());
-    let known = group.lines().filter_map(group_line).find(|(name, _, _)| *name == wanted).map(|(_, gid, _)| gid);
+    let known =
+        group.lines().filter_map(group_line).find(|(name, _, _)| *name == wanted).map(|(_, gid, _)| gid);
     known.or(number).ok_or_else(|| Unknown(wanted.to_owned()))
 }
 
@@ -117,7 +119,9 @@ fn read_topmost(layers: &[PathBuf], path: &str) -> String {
 
 /// A whiteout (a character device) ends the search as an empty file would: reading it is never tried.
 fn open_inside(layer: &Path, path: &str) -> Option<File> {
-    let root = rustix::fs::openat(CWD, layer, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty()).ok()?;
+    let root =
+        rustix::fs::openat(CWD, layer, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
+            .ok()?;
     let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
     let descriptor = match rustix::fs::openat2(&root, path, flags, Mode::empty(), ResolveFlags::IN_ROOT) {
         Ok(descriptor) => descriptor,
@@ -136,7 +140,8 @@ mod tests {
     const GROUP: &str = "root:x:0:\nadm:x:4:root,web\nwww:x:34:\nlog:x:9:web\n";
 
     fn check(wanted: &str, expected: Result<(u32, u32, &[u32]), &str>) {
-        let got = resolve_in(wanted, PASSWD, GROUP).map(|u| (u.uid, u.gid, u.additional_gids)).map_err(|u| u.0);
+        let got =
+            resolve_in(wanted, PASSWD, GROUP).map(|u| (u.uid, u.gid, u.additional_gids)).map_err(|u| u.0);
         assert_eq!(got, expected.map(|(u, g, a)| (u, g, a.to_vec())).map_err(ToOwned::to_owned), "{wanted}");
     }
 

@@ -32,7 +32,10 @@ pub(super) struct Bearer {
 impl Grant {
     pub fn basic(credentials: &Credentials) -> Self {
         let pair = format!("{}:{}", credentials.username, credentials.password);
-        Self { header: secret(&format!("Basic {}", STANDARD.encode(pair))), lifetime: Duration::from_secs(3600) }
+        Self {
+            header: secret(&format!("Basic {}", STANDARD.encode(pair))),
+            lifetime: Duration::from_secs(3600),
+        }
     }
 }
 

@@ -45,9 +45,12 @@ impl Target {
 
 pub(super) struct Exchange {
     http: Client<HttpsConnector<HttpConnector>, Empty<Bytes>>,
-    /// (base, repository, user) → what opened it last.
-    grants: Mutex<HashMap<(String, String, Option<Credentials>), (Grant, Instant)>>,
+    /// What opened a repository last, and until when it does.
+    grants: Mutex<HashMap<GrantKey, (Grant, Instant)>>,
 }
+
+/// Base, repository and who asks; with the password, as a changed one must not live on an old token.
+type GrantKey = (String, String, Option<Credentials>);
 
 type Answer = Response<Incoming>;
 
@@ -88,7 +91,9 @@ impl Exchange {
                     Err(refusal) => return Ok(refusal),
                 }
             }
-            (Some(Challenge::Basic), Some(credentials)) if may_see_credentials(&uri) => Grant::basic(credentials),
+            (Some(Challenge::Basic), Some(credentials)) if may_see_credentials(&uri) => {
+                Grant::basic(credentials)
+            }
             _ => return Ok(answer),
         };
         self.keep(target, &grant);
@@ -194,8 +199,7 @@ impl Exchange {
     }
 }
 
-/// With the password: a changed one must not live on an old token.
-fn key(target: &Target) -> (String, String, Option<Credentials>) {
+fn key(target: &Target) -> GrantKey {
     (target.base.clone(), target.repository.clone(), target.credentials.clone())
 }
 
@@ -207,13 +211,16 @@ fn parse(text: &str) -> Result<Uri, PullError> {
     let uri: Result<Uri, _> = text.parse();
     match uri {
         Ok(uri) if uri.host().is_some() && uri.scheme().is_some() => Ok(uri),
-        _ => Err(PullError::Registry { host: text.into(), message: "that is no address of a registry".into() }),
+        _ => {
+            Err(PullError::Registry { host: text.into(), message: "that is no address of a registry".into() })
+        }
     }
 }
 
 /// `location` may be a path.
 fn resolve(base: &Uri, location: &str) -> Result<Uri, PullError> {
-    let next: Uri = location.parse().map_err(|_| registry_error(base, "it redirects to what is no address"))?;
+    let next: Uri =
+        location.parse().map_err(|_| registry_error(base, "it redirects to what is no address"))?;
     let mut parts = Parts::default();
     parts.scheme = next.scheme().or(base.scheme()).cloned();
     parts.authority = next.authority().or(base.authority()).cloned();
@@ -262,7 +269,9 @@ mod tests {
     #[test]
     fn credentials_are_for_tls_and_loopback() {
         let may = |uri: &str| may_see_credentials(&uri.parse().unwrap());
-        assert!(may("https://a.example/token") && may("http://127.0.0.1:5000/token") && may("http://[::1]:5000/"));
+        assert!(
+            may("https://a.example/token") && may("http://127.0.0.1:5000/token") && may("http://[::1]:5000/")
+        );
         assert!(!may("http://a.example/token") && !may("http://10.0.0.1/"));
     }
 }

@@ -22,33 +22,36 @@ use crate::{
     },
 };
 
+/// Goes on after a failure, so that as little as possible is left, and reports the first.
 pub(super) async fn down(containerd: Containerd) -> Result<(), Error> {
     let layout = containerd.layout.clone();
-    let external = containerd.external;
-    let namespaces = namespaces(&layout).await?;
-    for namespace in &namespaces {
-        clear(&containerd, namespace).await?;
-    }
-    if external {
-        // Its images would keep the namespace; removing what a user pulled into their own containerd is for them.
-        let client = layout.client()?;
-        for name in namespaces {
-            let request = DeleteNamespaceRequest { name };
-            if let Err(error) = unless_missing(client.namespaces().delete(request).await, "delete a namespace") {
+    let cleared = clear_all(&containerd, &layout).await;
+    let stopped = containerd.stop().await;
+    let removed = leftovers(&layout).await;
+    cleared.and(stopped).and(removed)
+}
+
+async fn clear_all(containerd: &Containerd, layout: &Layout) -> Result<(), Error> {
+    for namespace in namespaces(layout).await? {
+        clear(containerd, &namespace).await?;
+        if containerd.external {
+            // Its images would keep the namespace; what was pulled into somebody's own containerd is theirs to remove.
+            let request = DeleteNamespaceRequest { name: namespace };
+            let deleted = layout.client()?.namespaces().delete(request).await;
+            if let Err(error) = unless_missing(deleted, "delete a namespace") {
                 tracing::info!(%error, "a namespace stays, with its images");
             }
         }
-    } else {
-        containerd.stop().await?;
     }
-    leftovers(&layout).await
+    Ok(())
 }
 
 /// What no containerd knows of (any more).
 pub(super) async fn leftovers(layout: &Layout) -> Result<(), Error> {
     kill_shims(layout).await;
     unmount_below(&[layout.state.as_path(), layout.dir.as_path()]);
-    let cgroups = Cgroups::detect(&format!("/longshore-{}", layout.hash)).map_err(io_error("find the cgroups"))?;
+    let cgroups =
+        Cgroups::detect(&format!("/longshore-{}", layout.hash)).map_err(io_error("find the cgroups"))?;
     cgroups.remove_all().await.map_err(io_error("remove our cgroups"))?;
     for dir in children_with_prefix(Path::new("/run/containerd/runc"), &layout.namespace_prefix()) {
         remove_dir(&dir)?;
@@ -64,7 +67,8 @@ async fn namespaces(layout: &Layout) -> Result<Vec<String>, Error> {
 }
 
 async fn clear(containerd: &Containerd, namespace: &str) -> Result<(), Error> {
-    let config = super::super::Config { namespace: namespace.to_owned(), ..containerd.config(0, Default::default()) };
+    let config =
+        super::super::Config { namespace: namespace.to_owned(), ..containerd.config(0, Default::default()) };
     let runtime = ContainerdRuntime::connect(config).await?;
     Ok(runtime.clear().await?)
 }
@@ -103,7 +107,8 @@ fn children_of(parent: Pid) -> Vec<Pid> {
         let stat = fs::read_to_string(format!("/proc/{}/stat", pid.as_raw_nonzero())).unwrap_or_default();
         // The second field is a name in parentheses that may contain anything.
         let after_name = stat.rsplit_once(") ").map(|(_, rest)| rest).unwrap_or_default();
-        after_name.split(' ').nth(1).and_then(|field| field.parse().ok()) == Some(parent.as_raw_nonzero().get())
+        after_name.split(' ').nth(1).and_then(|field| field.parse().ok())
+            == Some(parent.as_raw_nonzero().get())
     };
     processes().filter(is_child).collect()
 }
@@ -117,7 +122,8 @@ fn processes() -> impl Iterator<Item = Pid> {
 fn unmount_below(directories: &[&Path]) {
     let mountinfo = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
     let points = mountinfo.lines().filter_map(|line| line.split(' ').nth(4)).map(unescape);
-    let mut ours: Vec<PathBuf> = points.filter(|point| directories.iter().any(|dir| point.starts_with(dir))).collect();
+    let mut ours: Vec<PathBuf> =
+        points.filter(|point| directories.iter().any(|dir| point.starts_with(dir))).collect();
     ours.reverse();
     for point in ours {
         if let Err(error) = rustix::mount::unmount(&point, UnmountFlags::DETACH) {

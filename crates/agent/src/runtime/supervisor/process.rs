@@ -12,21 +12,24 @@ use std::{
     time::Duration,
 };
 
-use futures::FutureExt;
-use rustix::process::{Pid, PidfdFlags, Signal, WaitOptions};
-use tokio::io::unix::AsyncFd;
+use rustix::{
+    event::{PollFd, PollFlags},
+    process::{Pid, PidfdFlags, Signal, WaitOptions},
+};
+use tokio::sync::watch;
 
 use super::{Error, Layout, can_lower_oom_score, io_error};
 
 #[derive(Clone)]
 pub(super) struct Process {
     pid: Pid,
-    /// Readable when it has exited.
-    handle: Arc<AsyncFd<OwnedFd>>,
+    handle: Arc<OwnedFd>,
+    exited: watch::Receiver<bool>,
 }
 
 /// Directories where Debian and others put daemons; a user's PATH often lacks them.
-const DIRECTORIES: [&str; 6] = ["/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin", "/sbin", "/bin"];
+const DIRECTORIES: [&str; 6] =
+    ["/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin", "/sbin", "/bin"];
 
 /// A log beyond this is put aside at the next start.
 const LOG_LIMIT: u64 = 32 << 20;
@@ -70,8 +73,17 @@ pub(super) fn spawn(layout: &Layout) -> Result<Process, Error> {
 
 impl Process {
     fn open(pid: Pid) -> io::Result<Self> {
-        let descriptor = rustix::process::pidfd_open(pid, PidfdFlags::NONBLOCK)?;
-        Ok(Self { pid, handle: Arc::new(AsyncFd::new(descriptor)?) })
+        let handle = Arc::new(rustix::process::pidfd_open(pid, PidfdFlags::empty())?);
+        let (sender, exited) = watch::channel(false);
+        let watched = Arc::clone(&handle);
+        // A thread that sleeps in the kernel: it ends with the process, or with us.
+        std::thread::Builder::new().name("containerd-exit".into()).spawn(move || {
+            await_exit(&watched);
+            // Takes away the zombie when it is our child; an adopted one is not.
+            let _ = rustix::process::waitpid(Some(pid), WaitOptions::NOHANG);
+            sender.send_replace(true);
+        })?;
+        Ok(Self { pid, handle, exited })
     }
 
     pub fn pid(&self) -> u32 {
@@ -79,19 +91,20 @@ impl Process {
     }
 
     pub async fn exited(&self) {
-        // Readiness of a pidfd stays, so it is never cleared. An error means the runtime shuts down.
-        let _ = self.handle.readable().await;
-        self.reap();
+        // The sender goes away only after it has said so.
+        let _ = self.exited.clone().wait_for(|exited| *exited).await;
     }
 
     pub fn has_exited(&self) -> bool {
-        self.exited().now_or_never().is_some()
+        *self.exited.borrow()
     }
 
     /// Asks it to end, and kills it when it does not.
     pub async fn stop(&self) -> io::Result<()> {
-        for (signal, patience) in [(Signal::TERM, Duration::from_secs(10)), (Signal::KILL, Duration::from_secs(10))] {
-            match rustix::process::pidfd_send_signal(self.handle.get_ref(), signal) {
+        for (signal, patience) in
+            [(Signal::TERM, Duration::from_secs(10)), (Signal::KILL, Duration::from_secs(10))]
+        {
+            match rustix::process::pidfd_send_signal(&self.handle, signal) {
                 Err(rustix::io::Errno::SRCH) => return Ok(()),
                 other => other?,
             }
@@ -101,10 +114,16 @@ impl Process {
         }
         Err(io::Error::new(io::ErrorKind::TimedOut, "containerd does not end, not even killed"))
     }
+}
 
-    /// Takes away the zombie when it is our child; an adopted one is not.
-    fn reap(&self) {
-        let _ = rustix::process::waitpid(Some(self.pid), WaitOptions::NOHANG);
+/// A pidfd is readable once its process has exited.
+fn await_exit(handle: &OwnedFd) {
+    loop {
+        let mut fds = [PollFd::new(handle, PollFlags::IN)];
+        match rustix::event::poll(&mut fds, None) {
+            Ok(0) | Err(rustix::io::Errno::INTR) => {}
+            _ => return,
+        }
     }
 }
 
@@ -138,15 +157,14 @@ fn config_file(layout: &Layout) -> PathBuf {
     layout.dir.join("config.toml")
 }
 
-/// Without the parts that serve Kubernetes, old runtimes and filesystems that we do not use; the cgroup monitor measures
+/// Without the parts that serve Kubernetes and filesystems that we do not use; the cgroup monitor measures
 /// every container, which we do ourselves.
 fn config(layout: &Layout) -> String {
-    const DISABLED: [&str; 9] = [
+    const DISABLED: [&str; 8] = [
         "io.containerd.grpc.v1.cri",
         "io.containerd.internal.v1.restart",
         "io.containerd.internal.v1.tracing",
         "io.containerd.monitor.v1.cgroups",
-        "io.containerd.runtime.v1.linux",
         "io.containerd.snapshotter.v1.aufs",
         "io.containerd.snapshotter.v1.btrfs",
         "io.containerd.snapshotter.v1.devmapper",

@@ -1,0 +1,282 @@
+//! Containers in a real containerd. Needs root, containerd, runc and busybox-static.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+mod common;
+
+use std::collections::BTreeMap;
+
+use common::{Machine, exit, read, run, until};
+use longshore_agent::runtime::{
+    BindMount, ContainerSpec, CreateError, Error, Event, Limits, Runtime, Signal, StartError, Status,
+};
+
+#[tokio::test]
+async fn exit_codes_and_output_are_kept() {
+    let machine = Machine::start().await;
+    let (runtime, image) = machine.with_busybox().await;
+    let mut events = runtime.events();
+    for (id, script, code) in [("zero", "echo out; echo err >&2", 0), ("three", "exit 3", 3)] {
+        run(&runtime, &machine.spec(&image, id, script)).await;
+        let state = exit(&runtime, &mut events, id).await;
+        let Status::Exited { code: got, exited_at, started_at, oom } = state.status else {
+            panic!("{state:?}")
+        };
+        assert_eq!((got, oom), (code, false), "{id}");
+        assert!(started_at.is_some_and(|at| at.since(exited_at) < 60_000));
+    }
+    runtime.delete("zero").await.unwrap();
+    // Two streams have no order between them.
+    let log = read(&machine.log("zero"));
+    assert_eq!(log.lines().collect::<std::collections::BTreeSet<_>>(), ["err", "out"].into());
+    let left: Vec<String> = runtime.list().await.unwrap().into_iter().map(|state| state.id).collect();
+    assert_eq!(left, ["three"]);
+}
+
+#[tokio::test]
+async fn a_container_gets_what_its_specification_says() {
+    let machine = Machine::start().await;
+    let (runtime, image) = machine.with_busybox().await;
+    let mut events = runtime.events();
+    let hosts = machine.dir.path().join("hosts");
+    std::fs::write(&hosts, "10.0.0.1 db\n").unwrap();
+    let script = "id -u; id -G; pwd; echo $FROM $HOME; hostname; cat /etc/hosts; \
+                  touch /etc/hosts 2>/dev/null || echo read-only; mount -t tmpfs x /mnt 2>/dev/null || echo confined; \
+                  grep -c . /proc/sysrq-trigger 2>/dev/null || true; cat /sys/fs/cgroup/memory/memory.limit_in_bytes \
+                  2>/dev/null || cat /sys/fs/cgroup/memory.max";
+    let spec = ContainerSpec {
+        labels: BTreeMap::from([("task".into(), "t-1".into())]),
+        user: Some("web".into()),
+        working_directory: Some("/srv".into()),
+        env: vec!["FROM=task".into()],
+        hostname: Some("web-1".into()),
+        limits: Limits { memory: Some(64 << 20), cpu_shares: Some(512), ..Limits::default() },
+        mounts: vec![BindMount { source: hosts, target: "/etc/hosts".into(), readonly: true }],
+        ..machine.spec(&image, "spec", script)
+    };
+    run(&runtime, &spec).await;
+    let state = exit(&runtime, &mut events, "spec").await;
+    assert_eq!(state.labels, spec.labels);
+    runtime.delete("spec").await.unwrap();
+    let expected = "33\n34 9\n/srv\ntask /srv\nweb-1\n10.0.0.1 db\nread-only\nconfined\n67108864\n";
+    assert_eq!(read(&machine.log("spec")), expected);
+}
+
+#[tokio::test]
+async fn a_kill_for_memory_is_told_from_others_even_by_a_new_agent() {
+    let machine = Machine::start().await;
+    let (runtime, image) = machine.with_busybox().await;
+    let mut events = runtime.events();
+    let limits = Limits { memory: Some(16 << 20), ..Limits::default() };
+    run(&runtime, &ContainerSpec { limits, ..machine.spec(&image, "greedy", "tail /dev/zero") }).await;
+    run(&runtime, &machine.spec(&image, "killed", "sleep 1000")).await;
+    runtime.signal("killed", Signal::KILL).await.unwrap();
+    exit(&runtime, &mut events, "killed").await;
+    exit(&runtime, &mut events, "greedy").await;
+    drop(runtime);
+
+    let runtime = machine.runtime().await;
+    let ends = runtime.list().await.unwrap().into_iter().map(|state| match state.status {
+        Status::Exited { code, oom, .. } => (state.id, code, oom),
+        other => panic!("{} is {other:?}", state.id),
+    });
+    let ends: std::collections::BTreeSet<_> = ends.collect();
+    assert_eq!(ends, [("greedy".into(), 137, true), ("killed".into(), 137, false)].into());
+}
+
+#[tokio::test]
+async fn what_cannot_run_says_why_and_leaves_nothing() {
+    let machine = Machine::start().await;
+    let (runtime, image) = machine.with_busybox().await;
+    let attempt = |id: &str, change: fn(&mut ContainerSpec)| {
+        let mut spec = machine.spec(&image, id, "true");
+        change(&mut spec);
+        let runtime = &runtime;
+        async move { runtime.create(&spec).await.unwrap_err() }
+    };
+    let error = attempt("command", |spec| spec.command = Some(vec!["nope".into()])).await;
+    let words = r#"exec: "nope": executable file not found in $PATH"#;
+    assert!(matches!(&error, CreateError::Command(message) if message.contains(words)), "{error:?}");
+
+    let error = attempt("user", |spec| spec.user = Some("nobody".into())).await;
+    assert!(matches!(&error, CreateError::UnknownUser(name) if name == "nobody"), "{error:?}");
+
+    let error = attempt("image", |spec| spec.image.chain_id = format!("sha256:{}", "0".repeat(64))).await;
+    assert!(matches!(error, CreateError::ImageGone(_)), "{error:?}");
+
+    let error = attempt("../id", |_| {}).await;
+    assert!(matches!(error, CreateError::Invalid(_)), "{error:?}");
+
+    assert_eq!(runtime.list().await.unwrap(), []);
+    let error = runtime.start("command").await.unwrap_err();
+    assert!(matches!(error, StartError::Runtime(Error::NotFound(_))), "{error:?}");
+    // Nothing of the failures is in the way of the same id.
+    run(&runtime, &machine.spec(&image, "command", "true")).await;
+}
+
+#[tokio::test]
+async fn containers_are_stopped_replaced_and_removed() {
+    let machine = Machine::start().await;
+    let (runtime, image) = machine.with_busybox().await;
+    let mut events = runtime.events();
+    let spec =
+        machine.spec(&image, "web", "trap 'echo bye; exit 7' TERM; echo up; while :; do sleep 0.01; done");
+    run(&runtime, &spec).await;
+    until("the container is up", async || read(&machine.log("web")).contains("up")).await;
+    runtime.signal("web", Signal::TERM).await.unwrap();
+    let state = exit(&runtime, &mut events, "web").await;
+    assert!(matches!(state.status, Status::Exited { code: 7, oom: false, .. }), "{state:?}");
+    // To an ended one a signal is nothing; to a missing one it is an error.
+    runtime.signal("web", Signal::TERM).await.unwrap();
+    assert!(matches!(runtime.signal("other", Signal::TERM).await, Err(Error::NotFound(_))));
+
+    // The id again: the old container makes way.
+    runtime.create(&spec).await.unwrap();
+    assert_eq!(runtime.inspect("web").await.unwrap().unwrap().status, Status::Created);
+    runtime.start("web").await.unwrap();
+    assert!(matches!(runtime.inspect("web").await.unwrap().unwrap().status, Status::Running { .. }));
+    for _ in 0..2 {
+        runtime.delete("web").await.unwrap();
+        assert_eq!(runtime.inspect("web").await.unwrap(), None);
+    }
+    runtime.create(&spec).await.unwrap();
+    runtime.delete("web").await.unwrap();
+    assert_eq!(runtime.list().await.unwrap(), []);
+}
+
+#[tokio::test]
+async fn a_new_agent_finds_what_ran_and_what_ended_meanwhile() {
+    let machine = Machine::start().await;
+    let (runtime, image) = machine.with_busybox().await;
+    let gate = machine.dir.path().join("gate");
+    std::fs::create_dir(&gate).unwrap();
+    let waiting = ContainerSpec {
+        labels: BTreeMap::from([("container".into(), "app".into())]),
+        mounts: vec![BindMount { source: gate.clone(), target: "/gate".into(), readonly: true }],
+        ..machine.spec(&image, "ends", "while [ ! -e /gate/open ]; do sleep 0.01; done; exit 5")
+    };
+    run(&runtime, &waiting).await;
+    run(&runtime, &machine.spec(&image, "stays", "sleep 1000")).await;
+    let before = runtime.inspect("stays").await.unwrap().unwrap();
+    drop(runtime);
+    std::fs::write(gate.join("open"), "").unwrap();
+
+    let runtime = machine.runtime().await;
+    let mut events = runtime.events();
+    let ended = exit(&runtime, &mut events, "ends").await;
+    assert!(matches!(ended.status, Status::Exited { code: 5, started_at: Some(_), .. }), "{ended:?}");
+    assert_eq!(ended.labels, waiting.labels);
+    assert_eq!(runtime.inspect("stays").await.unwrap().unwrap(), before);
+}
+
+#[tokio::test]
+async fn containers_survive_a_killed_containerd() {
+    let machine = Machine::start().await;
+    let (runtime, image) = machine.with_busybox().await;
+    let gate = machine.dir.path().join("gate");
+    std::fs::create_dir(&gate).unwrap();
+    let waiting = ContainerSpec {
+        mounts: vec![BindMount { source: gate.clone(), target: "/gate".into(), readonly: true }],
+        ..machine.spec(&image, "ends", "while [ ! -e /gate/open ]; do sleep 0.01; done; exit 6")
+    };
+    run(&runtime, &waiting).await;
+    run(&runtime, &machine.spec(&image, "stays", "sleep 1000")).await;
+    let pid = runtime.inspect("stays").await.unwrap().unwrap().pid;
+    let mut events = runtime.events();
+
+    let first = machine.containerd().pid().unwrap();
+    kill(first);
+    std::fs::write(gate.join("open"), "").unwrap();
+    until("containerd is started again", async || machine.containerd().pid() != Some(first)).await;
+    while events.recv().await.unwrap() != Event::Restarted {}
+
+    let ended = exit(&runtime, &mut events, "ends").await;
+    assert!(matches!(ended.status, Status::Exited { code: 6, .. }), "{ended:?}");
+    let stays = runtime.inspect("stays").await.unwrap().unwrap();
+    assert!(matches!(stays.status, Status::Running { .. }) && stays.pid == pid, "{stays:?}");
+    run(&runtime, &machine.spec(&image, "new", "true")).await;
+    exit(&runtime, &mut events, "new").await;
+}
+
+#[tokio::test]
+async fn a_running_containerd_is_adopted() {
+    let mut machine = Machine::start().await;
+    let (runtime, image) = machine.with_busybox().await;
+    run(&runtime, &machine.spec(&image, "stays", "sleep 1000")).await;
+    let pid = machine.containerd().pid();
+    // A killed server runs no destructor of ours that matters: dropping leaves containerd running.
+    drop((runtime, machine.containerd.take()));
+    machine.containerd = Some(common::start(&machine).await);
+    assert_eq!(machine.containerd().pid(), pid);
+
+    // Stopped in order and started again, the container is still the same.
+    machine.containerd.take().unwrap().stop().await.unwrap();
+    machine.containerd = Some(common::start(&machine).await);
+    assert_ne!(machine.containerd().pid(), pid);
+    let state = machine.runtime().await.inspect("stays").await.unwrap().unwrap();
+    assert!(matches!(state.status, Status::Running { .. }), "{state:?}");
+}
+
+#[tokio::test]
+async fn instances_do_not_see_each_other() {
+    let machine = Machine::start().await;
+    let (runtime, image) = machine.with_busybox().await;
+    run(&runtime, &machine.spec(&image, "first", "sleep 1000")).await;
+    let second = common::instance(&machine, 1).await;
+    assert_eq!(second.list().await.unwrap(), []);
+    assert_eq!(second.list_images().await.unwrap(), []);
+    second.clear().await.unwrap();
+    assert_eq!(runtime.list().await.unwrap().len(), 1);
+    runtime.clear().await.unwrap();
+    assert_eq!(runtime.list().await.unwrap(), []);
+    assert_eq!(runtime.list_images().await.unwrap().len(), 1);
+}
+
+#[tokio::test]
+async fn down_leaves_nothing_on_the_machine() {
+    let mut machine = Machine::start().await;
+    let (runtime, image) = machine.with_busybox().await;
+    let hash = machine.containerd().hash().to_owned();
+    let cgroups = machine.cgroups();
+    cgroups.create_task("task", Default::default()).unwrap();
+    let state_dir = machine.containerd().state_dir().to_owned();
+    run(&runtime, &machine.spec(&image, "runs", "sleep 1000")).await;
+    runtime.create(&machine.spec(&image, "waits", "true")).await.unwrap();
+    assert!(common::traces(&hash).len() > 3, "{:?}", common::traces(&hash));
+    drop(runtime);
+    machine.containerd.take().unwrap().down().await.unwrap();
+    assert_eq!(common::traces(&hash), Vec::<String>::new());
+    assert_eq!(cgroups.tasks(), Vec::<String>::new());
+    assert!(!state_dir.exists());
+}
+
+#[tokio::test]
+async fn the_tasks_cgroup_caps_its_containers_together() {
+    let machine = Machine::start().await;
+    let (runtime, image) = machine.with_busybox().await;
+    let mut events = runtime.events();
+    let cgroups = machine.cgroups();
+    let limits = longshore_agent::cgroup::TaskLimits {
+        cpu_units: Some(256),
+        cpu_shares: None,
+        memory: Some(24 << 20),
+    };
+    cgroups.create_task("task", limits).unwrap();
+    cgroups.create_task("task", limits).unwrap();
+    run(&runtime, &machine.spec(&image, "quiet", "sleep 1000")).await;
+    let usage = cgroups.usage(&cgroups.task_path("task")).unwrap();
+    assert!(usage.memory > 0 && usage.memory_limit == Some(24 << 20), "{usage:?}");
+    // The container itself has no limit: the task's is what ends it.
+    run(&runtime, &machine.spec(&image, "greedy", "tail /dev/zero")).await;
+    let state = exit(&runtime, &mut events, "greedy").await;
+    assert!(matches!(state.status, Status::Exited { code: 137, oom: true, .. }), "{state:?}");
+    assert!(matches!(runtime.inspect("quiet").await.unwrap().unwrap().status, Status::Running { .. }));
+    runtime.clear().await.unwrap();
+    cgroups.remove_task("task").await.unwrap();
+    assert_eq!(cgroups.tasks(), Vec::<String>::new());
+}
+
+fn kill(pid: u32) {
+    let pid = rustix::process::Pid::from_raw(i32::try_from(pid).unwrap()).unwrap();
+    rustix::process::kill_process(pid, rustix::process::Signal::KILL).unwrap();
+}
