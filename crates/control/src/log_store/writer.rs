@@ -307,11 +307,12 @@ impl Writer {
     }
 
     fn rotate_when_full(&mut self) {
-        if self.length >= self.shared.options.journal_bytes {
-            if let Err(error) = self.rotate() {
-                // The journal grows on; the next commit tries again.
-                tracing::warn!(%error, "start a new log journal");
-            }
+        if self.length < self.shared.options.journal_bytes {
+            return;
+        }
+        if let Err(error) = self.rotate() {
+            // The journal grows on; the next commit tries again.
+            tracing::warn!(%error, "start a new log journal");
         }
     }
 
