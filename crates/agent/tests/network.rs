@@ -268,6 +268,9 @@ fn a_vpc_that_overlaps_is_refused() {
         let owner = directory.join("first");
         assert!(said.contains(&format!("the Longshore server of {}", owner.display())), "{said}");
         assert!(said.contains("--vpc-cidr"), "{said}");
+        let before = run("ip route");
+        down(&second).await.unwrap();
+        assert_eq!(run("ip route"), before, "the block stays with its owner");
 
         run("ip link add lan type bridge");
         run("ip addr add 10.250.7.9/24 dev lan");
@@ -280,7 +283,8 @@ fn a_vpc_that_overlaps_is_refused() {
         let changed = Config { vpc: cidr("10.252.0.0/16"), ..config(&directory, "first", Instance::Host) };
         drop(first);
         assert!(matches!(Network::open(changed.clone()).await, Err(Error::VpcChanged { .. })));
-        down(&config(&directory, "first", Instance::Host)).await.unwrap();
+        down(&changed).await.unwrap();
+        assert!(!run("ip route").contains("172.31"));
         Network::open(changed).await.unwrap();
         Network::open(second).await.unwrap();
     });
@@ -304,8 +308,7 @@ fn down_leaves_nothing() {
             }
             assert_ne!(traces(), before);
             down(&server).await.unwrap();
-            let network_files = server.state.join(server.server.to_string());
-            assert!(!network_files.exists());
+            assert!(!server.state.exists());
             until("what was is again", || traces() == before).await;
             down(&server).await.unwrap();
             assert_eq!(traces(), before, "a second time");
@@ -340,6 +343,7 @@ fn two_servers_do_not_disturb_each_other() {
         to_b.works("still here");
         assert_eq!(At::Machine.reaches(eni_b.address, PORT), Ipv4Addr::new(10, 250, 0, 1));
         assert_eq!(network_b.list().await.len(), 1);
+        assert!(theirs.state.exists());
         assert!(run("nft list ruleset").contains(&format!("longshore_{}", theirs.server)));
         assert!(!run("nft list ruleset").contains(&ours.server.to_string()));
     });

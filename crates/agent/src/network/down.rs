@@ -4,6 +4,7 @@
 use super::error::{Attempt, Error};
 use super::names::Paths;
 use super::netlink::Netlink;
+use super::overlap::Machine;
 use super::{Config, lock, namespace, rules};
 use std::fs;
 use std::io::ErrorKind;
@@ -13,22 +14,29 @@ use std::path::Path;
 /// it may be open. Forwarding of IPv4 stays as it is: who else needs it now is not known.
 pub async fn down(config: &Config) -> Result<(), Error> {
     let paths = Paths::new(&config.state, &config.server);
-    if !config.state.exists() {
-        fs::create_dir_all(&config.state).attempt(|| format!("make {}", config.state.display()))?;
-    }
     let _turn = lock(&paths).await?;
     let machine = Netlink::open_here()?;
+    // First, and not by the configuration: the block may be another server's, if this one was ever refused it.
+    if let Some(vpc) = Machine::read(&machine, &config.server).await?.claimed() {
+        machine.remove_unreachable(vpc).await?;
+    }
     machine.remove_group(config.server.link_group()).await?;
     for link in machine.links().await? {
         if link.name.starts_with(&config.server.interface_prefix()) {
             machine.remove_link(link.index).await?;
         }
     }
-    machine.remove_unreachable(config.vpc).await?;
     unpin_all(&paths.namespaces())?;
     rules::unload(&config.server).await?;
     let removed = namespace::ignore(ErrorKind::NotFound, fs::remove_dir_all(paths.server()));
-    removed.attempt(|| format!("remove {}", paths.server().display()))
+    removed.attempt(|| format!("remove {}", paths.server().display()))?;
+    let nobody_else = fs::read_dir(&config.state).is_ok_and(|entries| entries.count() == 1);
+    if nobody_else {
+        // What stays when another server comes just now is its own.
+        let _ = fs::remove_file(paths.lock());
+        let _ = fs::remove_dir(&config.state);
+    }
+    Ok(())
 }
 
 fn unpin_all(directory: &Path) -> Result<(), Error> {

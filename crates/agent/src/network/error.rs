@@ -15,8 +15,8 @@ pub enum Error {
     VpcChanged { is: Cidr, asked: Cidr },
     #[error("the VPC {0} has no size that AWS allows: choose a --vpc-cidr from /16 to /28")]
     VpcSize(Cidr),
-    #[error("no block of {0} is free for the links between this machine and its instances")]
-    NoFreeLinks(Cidr),
+    #[error("no block of 100.64.0.0/10 is free for the links between this machine and its instances")]
+    NoFreeLinks,
     #[error("instance {0} is beyond the last one that a server can have on one machine")]
     TooManyInstances(u16),
     #[error("`{0}` cannot be a task id: letters, digits, `-` and `_`, at most 128 of them")]

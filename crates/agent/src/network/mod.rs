@@ -35,6 +35,7 @@ use longshore_model::vpc::{Cidr, MacAddress};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
 use std::net::Ipv4Addr;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -159,8 +160,8 @@ impl Network {
         let server = config.server.clone();
         let paths = Paths::new(&config.state, &server);
         let tasks_dir = paths.tasks(config.instance.number());
-        fs::create_dir_all(&tasks_dir).attempt(|| format!("make {}", tasks_dir.display()))?;
         let _turn = lock(&paths).await?;
+        fs::create_dir_all(&tasks_dir).attempt(|| format!("make {}", tasks_dir.display()))?;
 
         let machine = Netlink::open_here()?;
         let router = claim(&machine, &config).await?;
@@ -415,9 +416,16 @@ async fn lock(paths: &Paths) -> Result<File, Error> {
     let path = paths.lock();
     let attempt = format!("lock {}", path.display());
     let locked = tokio::task::spawn_blocking(move || {
-        let file = File::create(path)?;
-        rustix::fs::flock(&file, rustix::fs::FlockOperation::LockExclusive)?;
-        Ok(file)
+        loop {
+            path.parent().map_or(Ok(()), fs::create_dir_all)?;
+            let file = File::create(&path)?;
+            rustix::fs::flock(&file, rustix::fs::FlockOperation::LockExclusive)?;
+            // The last server to go removes the file, perhaps while this one waited for it.
+            match fs::metadata(&path) {
+                Ok(there) if there.ino() == file.metadata()?.ino() => return Ok(file),
+                _ => {}
+            }
+        }
     });
     locked.await.map_err(std::io::Error::other).and_then(|locked| locked).attempt(|| attempt)
 }

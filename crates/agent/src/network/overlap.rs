@@ -95,8 +95,12 @@ impl Machine {
             Cidr::new(LINKS.0, LINKS.1).into_iter().flat_map(|all| all.split(LINKS_OF_SERVER)).collect();
         let start = server.spread() as usize % blocks.len().max(1);
         let mut candidates = blocks.iter().cycle().skip(start).take(blocks.len());
-        let free = candidates.find(|block| self.taken(**block).is_none());
-        free.copied().ok_or_else(|| Error::NoFreeLinks(Cidr::new(LINKS.0, LINKS.1).unwrap_or(blocks[0])))
+        candidates.find(|block| self.taken(**block).is_none()).copied().ok_or(Error::NoFreeLinks)
+    }
+
+    /// The VPC that this server has claimed.
+    pub fn claimed(&self) -> Option<Cidr> {
+        self.own.vpc
     }
 
     fn taken(&self, block: Cidr) -> Option<&Use> {
@@ -170,6 +174,6 @@ mod tests {
         assert_eq!(first.prefix(), LINKS_OF_SERVER);
         let second = machine(&[(&first.to_string(), "somebody")]).links(&server).unwrap();
         assert!(!overlap(first, second));
-        assert!(matches!(machine(&[("100.64.0.0/10", "all")]).links(&server), Err(Error::NoFreeLinks(_))));
+        assert!(matches!(machine(&[("100.64.0.0/10", "all")]).links(&server), Err(Error::NoFreeLinks)));
     }
 }
