@@ -38,10 +38,8 @@ pub struct Loaded {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Outcome {
     Committed(Version),
-    /// Nothing was written: this key, or a key under this prefix, is not as it was at the version read.
-    Conflict {
-        key: Key,
-    },
+    /// Nothing was written: as of `version`, this key, or a key under this prefix, is not as it was when it was read.
+    Conflict { key: Key, version: Version },
 }
 
 /// The commits that a follower of an engine receives.
