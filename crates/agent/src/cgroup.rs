@@ -109,12 +109,21 @@ impl Cgroups {
         self.remove(&path).await
     }
 
-    /// Removes everything of ours.
+    /// Removes everything of ours: the prefix, and those that continue it, `/longshore-<hash>-<instance>`.
     pub async fn remove_all(&self) -> io::Result<()> {
-        if self.prefix == "/" {
+        let name = self.prefix.trim_start_matches('/');
+        if name.is_empty() {
             return Err(io::Error::new(io::ErrorKind::InvalidInput, "the root cgroup is not ours to remove"));
         }
-        self.remove(&self.prefix).await
+        let continued = format!("{name}-");
+        let mut found: Vec<String> = self.mounts().iter().flat_map(|mount| children(mount)).collect();
+        found.retain(|child| child == name || child.starts_with(&continued));
+        found.sort();
+        found.dedup();
+        for child in found {
+            self.remove(&child).await?;
+        }
+        Ok(())
     }
 
     /// Tasks that have a cgroup, for finding those that nobody wants any more.
@@ -246,11 +255,12 @@ impl Cgroups {
 fn create_v2(mount: &Path, path: &str, limits: TaskLimits) -> io::Result<()> {
     let target = join(mount, path);
     fs::create_dir_all(&target)?;
-    // A controller works in a cgroup only when every cgroup above passes it on.
+    // A controller works in a cgroup only when every cgroup above passes it on. One that this kernel lacks is missed
+    // below, when a limit needs it.
     let mut parent = mount.to_owned();
     for part in Path::new(path.trim_start_matches('/')) {
         for controller in ["+cpu", "+memory", "+pids"] {
-            write(&parent.join("cgroup.subtree_control"), controller)?;
+            let _ = write(&parent.join("cgroup.subtree_control"), controller);
         }
         parent.push(part);
     }
@@ -369,6 +379,37 @@ mod tests {
     fn cpu_units_become_the_kernels_numbers() {
         assert_eq!((quota(1024), quota(256), quota(4096), quota(1)), (100_000, 25_000, 400_000, 1000));
         assert_eq!((weight(2), weight(1024), weight(262_144), weight(0)), (1, 39, 10_000, 1));
+    }
+
+    #[test]
+    fn version_2_is_written_and_read() {
+        let dir = tempfile::tempdir().unwrap();
+        let cgroups =
+            Cgroups { prefix: "/longshore-test".into(), hierarchies: Hierarchies::V2(dir.path().to_owned()) };
+        let limits = TaskLimits { cpu_units: Some(512), cpu_shares: Some(1024), memory: Some(1 << 20) };
+        cgroups.create_task("t", limits).unwrap();
+        let task = dir.path().join("longshore-test/t");
+        let text = |name: &str| fs::read_to_string(task.join(name)).unwrap();
+        assert_eq!((text("cpu.max"), text("cpu.weight")), ("50000 100000".into(), "39".into()));
+        assert_eq!((text("memory.max"), text("memory.swap.max")), ("1048576".into(), "0".into()));
+        assert!(dir.path().join("cgroup.subtree_control").exists());
+        assert!(!task.join("cgroup.subtree_control").exists(), "it has processes below only");
+
+        fs::write(task.join("memory.current"), "4096\n").unwrap();
+        fs::write(task.join("memory.stat"), "anon 1\ninactive_file 77\n").unwrap();
+        fs::write(task.join("memory.events"), "oom 3\noom_kill 2\n").unwrap();
+        fs::write(task.join("cpu.stat"), "usage_usec 5\n").unwrap();
+        let path = cgroups.task_path("t");
+        let expected = Usage {
+            memory: 4096,
+            memory_inactive_file: 77,
+            memory_limit: Some(1 << 20),
+            cpu_nanos: 5000,
+            processes: 0,
+        };
+        assert_eq!((cgroups.usage(&path).unwrap(), cgroups.oom_kills(&path)), (expected, 2));
+        fs::write(task.join("memory.max"), "max\n").unwrap();
+        assert_eq!(cgroups.usage(&path).unwrap().memory_limit, None);
     }
 
     #[test]

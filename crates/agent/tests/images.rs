@@ -14,14 +14,14 @@ use std::{
 
 use common::{
     Machine, exit,
-    images::{busybox, busybox_with_data, write_saved},
+    images::{busybox, busybox_in_all_compressions, busybox_with_data, write_saved},
     read,
     registry::Registry,
     run,
 };
 use longshore_agent::{
     image::{Credentials, ImageRef, ImportError, Progress, PullError, PullPolicy},
-    runtime::{ContainerdRuntime, Runtime, Status},
+    runtime::{Config, ContainerSpec, ContainerdRuntime, Runtime, Status},
 };
 
 async fn pull(runtime: &ContainerdRuntime, name: &str) -> Result<longshore_agent::image::Image, PullError> {
@@ -69,6 +69,25 @@ async fn a_pulled_image_runs_and_is_pulled_once() {
     assert_eq!(shared.chain_id, pulled.chain_id);
     for layer in &image.layers {
         assert_eq!(registry.count(&format!("GET /v2/team/app/blobs/{layer}")), 1, "{layer}");
+    }
+}
+
+#[tokio::test]
+async fn layers_come_in_every_compression_and_on_every_snapshotter() {
+    let (machine, registry) = (Machine::start().await, Registry::start());
+    registry.push("app:1", &busybox_in_all_compressions());
+    for (instance, snapshotter) in ["overlayfs", "native"].into_iter().enumerate() {
+        let config = machine.containerd().config(instance, BTreeMap::new());
+        let config = Config { snapshotter: snapshotter.into(), ..config };
+        let runtime = ContainerdRuntime::connect(config).await.unwrap();
+        let mut events = runtime.events();
+        let image = pull(&runtime, &registry.name("app:1")).await.unwrap();
+        let spec = machine.spec(&image, snapshotter, "cat /plain /zstd; id -G");
+        run(&runtime, &ContainerSpec { user: Some("web".into()), ..spec }).await;
+        let state = exit(&runtime, &mut events, snapshotter).await;
+        assert!(matches!(state.status, Status::Exited { code: 0, .. }), "{state:?}");
+        runtime.clear().await.unwrap();
+        assert_eq!(read(&machine.log(snapshotter)), "pz34 9\n", "{snapshotter}");
     }
 }
 
@@ -238,7 +257,7 @@ async fn archives_are_imported() {
     busybox_with_data("import", 1 << 20).write_layout(&path);
     assert!(matches!(runtime.import(&path, None).await, Err(ImportError::NoName)));
     let tag: ImageRef = "app:7".parse().unwrap();
-    assert_eq!(runtime.import(&path, Some(&tag)).await.unwrap(), [tag.clone()]);
+    assert_eq!(runtime.import(&path, Some(&tag)).await.unwrap().as_slice(), std::slice::from_ref(&tag));
     write_saved(&path, &["saved:1", "saved:2"]);
     let names = runtime.import(&path, None).await.unwrap();
     assert_eq!(names, ["saved:1", "saved:2"].map(|name| name.parse().unwrap()));

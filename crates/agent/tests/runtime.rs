@@ -7,8 +7,13 @@ mod common;
 use std::collections::BTreeMap;
 
 use common::{Machine, exit, read, run, until};
-use longshore_agent::runtime::{
-    BindMount, ContainerSpec, CreateError, Error, Event, Limits, Runtime, Signal, StartError, Status,
+use longshore_agent::{
+    image::PullPolicy,
+    runtime::{
+        BindMount, ContainerSpec, ContainerdRuntime, CreateError, Error, Event, Limits, Runtime, Signal,
+        StartError, Status,
+        supervisor::{self, Containerd},
+    },
 };
 
 #[tokio::test]
@@ -218,6 +223,50 @@ async fn a_running_containerd_is_adopted() {
 }
 
 #[tokio::test]
+async fn a_container_whose_shim_died_is_lost_and_can_be_removed() {
+    let machine = Machine::start().await;
+    let (runtime, image) = machine.with_busybox().await;
+    run(&runtime, &machine.spec(&image, "gone", "sleep 1000")).await;
+    let pid = runtime.inspect("gone").await.unwrap().unwrap().pid;
+    kill(parent_of(pid));
+    until("containerd gives the task up", async || {
+        runtime.inspect("gone").await.is_ok_and(|state| state.is_some_and(|s| s.status == Status::Lost))
+    })
+    .await;
+    assert_eq!(runtime.list().await.unwrap()[0].status, Status::Lost);
+    until("its process is gone", async || !std::path::Path::new(&format!("/proc/{pid}/root/bin")).exists())
+        .await;
+    runtime.delete("gone").await.unwrap();
+    assert_eq!(runtime.list().await.unwrap(), []);
+    run(&runtime, &machine.spec(&image, "gone", "true")).await;
+}
+
+#[tokio::test]
+async fn a_containerd_of_somebody_else_is_used_and_left_running() {
+    let machine = Machine::start().await;
+    let (_, image) = machine.with_busybox().await;
+    let guest_dir = tempfile::tempdir().unwrap();
+    let missing = guest_dir.path().join("no.sock");
+    assert!(matches!(
+        Containerd::external(guest_dir.path(), &missing).await,
+        Err(supervisor::Error::NoAnswer { .. })
+    ));
+    let guest = Containerd::external(guest_dir.path(), machine.containerd().address()).await.unwrap();
+    assert_eq!(guest.pid(), None);
+    let runtime = ContainerdRuntime::connect(guest.config(0, BTreeMap::new())).await.unwrap();
+    let archive = machine.dir.path().join("busybox.tar");
+    let names = runtime.import(&archive, Some(&image.reference)).await.unwrap();
+    let image = runtime.ensure_image(&names[0], PullPolicy::Never, None, None).await.unwrap();
+    let cgroup = format!("/longshore-{}/task/guest", guest.hash());
+    run(&runtime, &ContainerSpec { cgroup, ..machine.spec(&image, "guest", "sleep 1000") }).await;
+    drop(runtime);
+    let hash = guest.hash().to_owned();
+    guest.down().await.unwrap();
+    assert_eq!(common::traces(&hash), Vec::<String>::new());
+    assert_eq!(machine.runtime().await.list_images().await.unwrap().len(), 1);
+}
+
+#[tokio::test]
 async fn instances_do_not_see_each_other() {
     let machine = Machine::start().await;
     let (runtime, image) = machine.with_busybox().await;
@@ -239,6 +288,8 @@ async fn down_leaves_nothing_on_the_machine() {
     let hash = machine.containerd().hash().to_owned();
     let cgroups = machine.cgroups();
     cgroups.create_task("task", Default::default()).unwrap();
+    let of_an_instance = longshore_agent::cgroup::Cgroups::detect(&format!("/longshore-{hash}-1")).unwrap();
+    of_an_instance.create_task("task", Default::default()).unwrap();
     let state_dir = machine.containerd().state_dir().to_owned();
     run(&runtime, &machine.spec(&image, "runs", "sleep 1000")).await;
     runtime.create(&machine.spec(&image, "waits", "true")).await.unwrap();
@@ -274,6 +325,11 @@ async fn the_tasks_cgroup_caps_its_containers_together() {
     runtime.clear().await.unwrap();
     cgroups.remove_task("task").await.unwrap();
     assert_eq!(cgroups.tasks(), Vec::<String>::new());
+}
+
+fn parent_of(pid: u32) -> u32 {
+    let status = read(std::path::Path::new(&format!("/proc/{pid}/status")));
+    status.lines().find_map(|line| line.strip_prefix("PPid:")?.trim().parse().ok()).unwrap()
 }
 
 fn kill(pid: u32) {

@@ -41,17 +41,39 @@ pub fn busybox_with_data(name: &str, size: usize) -> TestImage {
     image(&[base_layer(), data_layer], json!({ "Cmd": ["sh"], "Env": ["PATH=/bin"] }))
 }
 
+/// Each layer in another of the forms that registries hold.
+pub fn busybox_in_all_compressions() -> TestImage {
+    let plain = tar(|archive| file(archive, "plain", 0o644, b"p"));
+    let zstd = tar(|archive| file(archive, "zstd", 0o644, b"z"));
+    let layer = |form: &str, bytes: Vec<u8>| (format!("application/vnd.oci.image.layer.v1.tar{form}"), bytes);
+    let layers = [
+        (base_layer(), layer("+gzip", gzip(&base_layer()))),
+        (plain.clone(), layer("", plain)),
+        (zstd.clone(), layer("+zstd", zstd::encode_all(zstd.as_slice(), 3).unwrap())),
+    ];
+    assemble(layers.to_vec(), json!({ "Cmd": ["sh"], "Env": ["PATH=/bin"] }))
+}
+
 /// Layers are given as tar files; they are gzipped on the way.
 pub fn image(layers: &[Vec<u8>], config: Value) -> TestImage {
+    let media_type = "application/vnd.oci.image.layer.v1.tar+gzip".to_owned();
+    let packed = layers.iter().map(|layer| (layer.clone(), (media_type.clone(), gzip(layer))));
+    assemble(packed.collect(), config)
+}
+
+/// A tar file, then its media type and bytes as a registry holds them.
+type Layer = (Vec<u8>, (String, Vec<u8>));
+
+fn assemble(layers: Vec<Layer>, config: Value) -> TestImage {
     let mut blobs = BTreeMap::new();
     let mut add = |media_type: &str, bytes: Vec<u8>| {
         let (digest, size) = (digest(&bytes), bytes.len());
         blobs.insert(digest.clone(), (media_type.to_owned(), bytes));
         json!({ "mediaType": media_type, "digest": digest, "size": size })
     };
-    let diff_ids: Vec<String> = layers.iter().map(|layer| digest(layer)).collect();
+    let diff_ids: Vec<String> = layers.iter().map(|(plain, _)| digest(plain)).collect();
     let layers: Vec<Value> =
-        layers.iter().map(|layer| add("application/vnd.oci.image.layer.v1.tar+gzip", gzip(layer))).collect();
+        layers.into_iter().map(|(_, (media_type, packed))| add(&media_type, packed)).collect();
     let whole = json!({
         "architecture": architecture(), "os": "linux", "config": config,
         "rootfs": { "type": "layers", "diff_ids": diff_ids },

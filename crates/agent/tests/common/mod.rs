@@ -60,7 +60,10 @@ impl Machine {
         let archive = self.dir.path().join("busybox.tar");
         images::busybox().write_layout(&archive);
         let name: ImageRef = "busybox".parse().unwrap();
-        assert_eq!(runtime.import(&archive, Some(&name)).await.unwrap(), [name.clone()]);
+        assert_eq!(
+            runtime.import(&archive, Some(&name)).await.unwrap().as_slice(),
+            std::slice::from_ref(&name)
+        );
         let image = runtime.ensure_image(&name, PullPolicy::Never, None, None).await.unwrap();
         (runtime, image)
     }

@@ -1,6 +1,6 @@
 //! One question to one registry: connections, tokens, redirects, patience.
 
-use std::{collections::HashMap, error::Error as StdError, sync::Mutex, time::Duration};
+use std::{collections::HashMap, error::Error as StdError, path::Path, sync::Mutex, time::Duration};
 
 use bytes::Bytes;
 use http::{
@@ -14,6 +14,10 @@ use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::{
     client::legacy::{Client, connect::HttpConnector},
     rt::TokioExecutor,
+};
+use rustls::{
+    ClientConfig, RootCertStore,
+    pki_types::{CertificateDer, pem::PemObject},
 };
 use tokio::time::Instant;
 
@@ -62,8 +66,12 @@ impl Exchange {
         http.set_connect_timeout(Some(CONNECT));
         http.set_nodelay(true);
         let provider = rustls::crypto::ring::default_provider();
+        let tls = ClientConfig::builder_with_provider(provider.into())
+            .with_safe_default_protocol_versions()?
+            .with_root_certificates(trusted())
+            .with_no_client_auth();
         let connector = HttpsConnectorBuilder::new()
-            .with_provider_and_webpki_roots(provider)?
+            .with_tls_config(tls)
             .https_or_http()
             .enable_http1()
             .wrap_connector(http);
@@ -197,6 +205,22 @@ impl Exchange {
     fn keep(&self, target: &Target, grant: &Grant) {
         lock(&self.grants).insert(key(target), (grant.clone(), Instant::now() + grant.lifetime));
     }
+}
+
+/// The public authorities, and those that this machine trusts: a company's registry has its own.
+fn trusted() -> RootCertStore {
+    const BUNDLES: [&str; 3] =
+        ["/etc/ssl/certs/ca-certificates.crt", "/etc/pki/tls/certs/ca-bundle.crt", "/etc/ssl/cert.pem"];
+    let mut roots = RootCertStore { roots: webpki_roots::TLS_SERVER_ROOTS.to_vec() };
+    let given = std::env::var("SSL_CERT_FILE").ok();
+    let bundle = given.as_deref().or_else(|| BUNDLES.into_iter().find(|path| Path::new(path).exists()));
+    for certificate in
+        bundle.and_then(|path| CertificateDer::pem_file_iter(path).ok()).into_iter().flatten().flatten()
+    {
+        // A bundle may have certificates that rustls cannot read; the others still count.
+        let _ = roots.add(certificate);
+    }
+    roots
 }
 
 fn key(target: &Target) -> GrantKey {
