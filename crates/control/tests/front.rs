@@ -1,5 +1,7 @@
 //! The HTTP front by itself, over real sockets, before an API that answers what it was asked.
 
+#![allow(clippy::expect_used, clippy::panic, clippy::unwrap_used, reason = "a test fails by panicking")]
+
 #[path = "front/support.rs"]
 mod support;
 

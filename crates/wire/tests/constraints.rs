@@ -1,5 +1,7 @@
 //! The model's constraints, the words that AWS uses for them, and typed shapes.
 
+#![allow(clippy::expect_used, clippy::panic, clippy::unwrap_used, reason = "a test fails by panicking")]
+
 use longshore_wire::protocol::read_json;
 use longshore_wire::schema::{self as s, Schema};
 use longshore_wire::{Decode, Encode, Protocol, ServiceInfo, Violations, decode_input};

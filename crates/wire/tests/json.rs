@@ -1,5 +1,7 @@
 //! JSON requests into values, and values into answers.
 
+#![allow(clippy::expect_used, clippy::panic, clippy::unwrap_used, reason = "a test fails by panicking")]
+
 use longshore_wire::protocol::{answer, read_json, refusal, write_json};
 use longshore_wire::schema::{self as s, DOCUMENT, MapNames, Schema};
 use longshore_wire::{Fault, Map, OperationInfo, Protocol, ServiceInfo, Timestamp, Value, Violations};

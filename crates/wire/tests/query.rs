@@ -1,5 +1,7 @@
 //! Query and ec2 requests into values, and values into XML.
 
+#![allow(clippy::expect_used, clippy::panic, clippy::unwrap_used, reason = "a test fails by panicking")]
+
 use longshore_wire::protocol::{Form, answer, read_form, refusal};
 use longshore_wire::schema::{self as s, MapNames, Schema};
 use longshore_wire::{Fault, Map, OperationInfo, Protocol, ServiceInfo, Timestamp, Value, Violations};

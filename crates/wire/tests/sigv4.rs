@@ -1,5 +1,7 @@
 //! Signatures: AWS's published vectors, requests signed by botocore, and what must be refused.
 
+#![allow(clippy::expect_used, clippy::panic, clippy::unwrap_used, reason = "a test fails by panicking")]
+
 use http::{HeaderMap, HeaderName, HeaderValue};
 use longshore_wire::sigv4::{Presented, Problem, Request, present, verify};
 use longshore_wire::{Protocol, Timestamp};

@@ -151,7 +151,7 @@ impl Front {
         let limit = self.limits.body_of(head.service);
         let body = match self.read(&head.parts, body, limit).await {
             Ok(body) => body,
-            Err(fault) => return answer::refused(head.service, envelope, &fault, &request_id),
+            Err(fault) => return answer::refused(head.service, head.envelope, &fault, &request_id),
         };
         self.aws(head, body).await
     }
@@ -167,6 +167,7 @@ impl Front {
         let presented = sigv4::present(&signed_part(&parts, &[]));
         let scope = presented.as_ref().ok().and_then(Option::as_ref).map(|presented| &presented.scope);
         let service = route::service(services, scope, &parts);
+        let envelope = route::envelope_of(envelope, scope);
         let problem = |problem: Problem| match service {
             Some(service) => problem.fault(service.protocol),
             None => problem.fault(envelope.protocol()),

@@ -25,6 +25,8 @@ impl Envelope {
     }
 }
 
+/// Services whose clients can read XML alone.
+const XML_SERVICES: &[&str] = &["cloudfront", "route53", "s3", "s3express"];
 const TARGET: &str = "x-amz-target";
 const FORM: &str = "application/x-www-form-urlencoded";
 
@@ -33,6 +35,14 @@ pub(super) fn envelope(parts: &Parts) -> Envelope {
     match is_query && !parts.headers.contains_key(TARGET) {
         true => Envelope::Query,
         false => Envelope::Json,
+    }
+}
+
+/// The same, when the credential scope is known too.
+pub(super) fn envelope_of(envelope: Envelope, scope: Option<&Scope>) -> Envelope {
+    match scope {
+        Some(scope) if XML_SERVICES.contains(&scope.service.as_str()) => Envelope::Query,
+        _ => envelope,
     }
 }
 
