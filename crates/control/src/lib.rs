@@ -1,1 +1,16 @@
-//! (to come)
+//! The control plane's shell: one module per AWS API, the connections of agents, and what is kept beside the
+//! records. Invariant: truth is in the store alone, and an answer is given after its commit is durable.
+
+pub mod agents;
+pub mod api;
+pub mod context;
+pub mod ec2;
+pub mod ecs;
+pub mod front;
+pub mod housekeeping;
+pub mod log_store;
+pub mod logs;
+pub mod refuse;
+pub mod sts;
+
+pub use context::{Config, Context};

@@ -72,7 +72,7 @@ fn container(task: &Task, definition: &TaskDefinition, container: &ContainerDefi
         memory: changed.memory.or(container.memory).or(sole_memory(task, definition)),
         memory_reservation: changed.memory_reservation.or(container.memory_reservation),
         stop_timeout: container.stop_timeout.unwrap_or(DEFAULT_STOP_TIMEOUT),
-        log: container.log.as_ref().map(|_| LogTarget { stored: 0 }),
+        log: container.log.as_ref().map(|_| LogTarget { stored: 0, missing_group: false }),
     }
 }
 

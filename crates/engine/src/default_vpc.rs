@@ -4,8 +4,8 @@
 //! Follows <https://docs.aws.amazon.com/vpc/latest/userguide/default-vpc.html>.
 
 use longshore_model::id::IdSource;
-use longshore_model::vpc::{Cidr, Peer, Rule, SecurityGroup, Subnet, Vpc};
-use longshore_model::{Scope, Tags};
+use longshore_model::vpc::{Cidr, OpenedRegion, Peer, Rule, SecurityGroup, Subnet, Vpc};
+use longshore_model::{Scope, Tags, Timestamp, Transaction};
 use std::net::Ipv4Addr;
 
 /// The routing domain that the default VPCs of all accounts and regions share.
@@ -48,6 +48,23 @@ pub fn make(scope: &Scope, cidr: Cidr, ids: &mut dyn IdSource) -> DefaultVpc {
     DefaultVpc { vpc, subnets, security_group }
 }
 
+/// Opens a region for an account, once.
+pub fn open_region(
+    scope: &Scope,
+    cidr: Cidr,
+    now: Timestamp,
+    ids: &mut dyn IdSource,
+    transaction: &mut Transaction,
+) {
+    transaction.create(&OpenedRegion { scope: scope.clone(), opened_at: now });
+    let made = make(scope, cidr, ids);
+    transaction.create(&made.vpc);
+    for subnet in &made.subnets {
+        transaction.create(subnet);
+    }
+    transaction.create(&made.security_group);
+}
+
 /// Everything in from the group itself, everything out.
 fn default_security_group(scope: &Scope, vpc: &str, ids: &mut dyn IdSource) -> SecurityGroup {
     let id = ids.ec2("sg");
@@ -66,7 +83,7 @@ fn default_security_group(scope: &Scope, vpc: &str, ids: &mut dyn IdSource) -> S
 }
 
 /// Such as `use1-az1` for the first zone of us-east-1.
-fn zone_id(region: &str, index: usize) -> String {
+pub fn zone_id(region: &str, index: usize) -> String {
     let mut parts = region.split('-');
     let continent = parts.next().unwrap_or_default();
     let rest: Vec<&str> = parts.collect();

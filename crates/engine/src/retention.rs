@@ -1,10 +1,22 @@
 //! When finished records are forgotten. Invariant: nothing that is still in use is forgotten.
 
 use crate::view::View;
-use longshore_model::Timestamp;
 use longshore_model::change::Key;
+use longshore_model::task_definition::{Status, TaskDefinition};
+use longshore_model::{Record, Timestamp};
 
-/// The STOPPED tasks that ended more than `keep_millis` ago, at most `limit` of them, oldest first.
-pub fn stopped_tasks_to_forget(view: &View, now: Timestamp, keep_millis: i64, limit: usize) -> Vec<Key> {
-    view.stopped_before(now.plus_millis(-keep_millis)).take(limit).cloned().collect()
+/// The STOPPED tasks that ended more than `keep_millis` ago, and the definitions under deletion that no task
+/// uses any more: at most `limit` of them.
+pub fn to_forget(view: &View, now: Timestamp, keep_millis: i64, limit: usize) -> Vec<Key> {
+    let tasks = view.stopped_before(now.plus_millis(-keep_millis)).cloned();
+    let deleting = view.task_definitions.iter().filter(|d| d.status == Status::DeleteInProgress);
+    let unused = deleting.filter(|definition| !is_used(view, definition)).map(|definition| definition.key());
+    tasks.chain(unused).take(limit).collect()
+}
+
+fn is_used(view: &View, definition: &TaskDefinition) -> bool {
+    let of_definition = |task: &longshore_model::task::Task| {
+        task.scope == definition.scope && task.family == definition.family && task.revision == definition.revision
+    };
+    view.tasks.iter().any(|task| of_definition(task))
 }

@@ -10,7 +10,7 @@ use longshore_model::log_group::LogGroup;
 use longshore_model::record::{Record, decode};
 use longshore_model::task::{LastStatus, Task};
 use longshore_model::task_definition::{Family, TaskDefinition};
-use longshore_model::vpc::{NetworkInterface, SecurityGroup, Subnet, Vpc};
+use longshore_model::vpc::{NetworkInterface, OpenedRegion, SecurityGroup, Subnet, Vpc};
 use longshore_model::{ContainerInstanceId, Resources, Scope, TaskId, Timestamp};
 use std::sync::Arc;
 
@@ -23,6 +23,7 @@ pub struct View {
     pub tasks: Table<Task>,
     pub container_instances: Table<ContainerInstance>,
     pub placements: Table<Placements>,
+    pub opened_regions: Table<OpenedRegion>,
     pub vpcs: Table<Vpc>,
     pub subnets: Table<Subnet>,
     pub security_groups: Table<SecurityGroup>,
@@ -192,6 +193,7 @@ impl longshore_model::change::View for View {
             Task::TABLE => self.apply_task(change),
             ContainerInstance::TABLE => self.container_instances.apply(change),
             Placements::TABLE => self.placements.apply(change),
+            OpenedRegion::TABLE => self.opened_regions.apply(change),
             Vpc::TABLE => self.vpcs.apply(change),
             Subnet::TABLE => self.subnets.apply(change),
             SecurityGroup::TABLE => self.security_groups.apply(change),

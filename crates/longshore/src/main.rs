@@ -1,1 +1,91 @@
-fn main() {}
+//! The one binary: flags, configuration and wiring. Invariant: nothing is decided here.
+
+mod admin;
+mod api;
+mod config;
+mod credentials;
+mod data_dir;
+mod down;
+mod env;
+mod image;
+mod machine;
+mod server;
+mod up;
+
+use clap::{Parser, Subcommand};
+use std::process::ExitCode;
+
+/// Amazon ECS that you own: real containers behind the AWS APIs.
+#[derive(Debug, Parser)]
+#[command(name = "longshore", version, arg_required_else_help = true)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run the control plane and agents on this machine, until SIGTERM; containers outlive it.
+    Up(Box<config::UpArgs>),
+    /// Stop all tasks and remove containers, networks, mounts and rules; the data directory stays.
+    Down(config::DownArgs),
+    /// Print the export lines that point the aws CLI and the SDKs at the server.
+    Env(config::EnvArgs),
+    /// Images that tasks run.
+    Image {
+        #[command(subcommand)]
+        command: config::ImageCommand,
+    },
+}
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    start_log();
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            eprintln!("longshore: start the runtime: {error}");
+            return ExitCode::FAILURE;
+        }
+    };
+    let outcome = runtime.block_on(async {
+        match cli.command {
+            Command::Up(args) => up::run(*args).await,
+            Command::Down(args) => down::run(args).await,
+            Command::Env(args) => env::run(args),
+            Command::Image { command } => image::run(command).await,
+        }
+    });
+    // Tasks that still wait for something must not keep the process.
+    runtime.shutdown_timeout(std::time::Duration::from_secs(1));
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("longshore: {}", chain(&*error));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+type Outcome<T = ()> = Result<T, Box<dyn std::error::Error + Send + Sync>>;
+
+/// Logs go to standard error; `LONGSHORE_LOG` chooses what, as in `debug` or `longshore_agent=debug,info`.
+fn start_log() {
+    let filter = tracing_subscriber::EnvFilter::try_from_env("LONGSHORE_LOG")
+        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info"));
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+}
+
+/// An error with its causes, each said once.
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(inner) = cause {
+        let inner_text = inner.to_string();
+        if !text.contains(&inner_text) {
+            text = format!("{text}: {inner_text}");
+        }
+        cause = inner.source();
+    }
+    text
+}

@@ -99,6 +99,8 @@ pub struct ContainerSpec {
 pub struct LogTarget {
     /// How far the container's output is already stored, bytes from its start.
     pub stored: u64,
+    /// The log group does not exist, so that the container must not start.
+    pub missing_group: bool,
 }
 
 /// A task as its agent sees it.

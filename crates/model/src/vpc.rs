@@ -83,6 +83,27 @@ pub struct NetworkInterface {
     pub created_at: Timestamp,
 }
 
+/// Says that an account's region was given what AWS gives a new one: its default VPC. It stays when the user
+/// deletes that VPC, so that it does not come back by itself.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OpenedRegion {
+    pub scope: Scope,
+    pub opened_at: Timestamp,
+}
+
+impl OpenedRegion {
+    pub fn key_of(scope: &Scope) -> Key {
+        Key::new(format!("{}/{}", Self::TABLE, scope.path()))
+    }
+}
+
+impl Record for OpenedRegion {
+    const TABLE: &'static str = "opened-region";
+    fn key(&self) -> Key {
+        Self::key_of(&self.scope)
+    }
+}
+
 impl Vpc {
     pub fn key_of(scope: &Scope, id: &str) -> Key {
         Key::new(format!("{}/{}/{id}", Self::TABLE, scope.path()))

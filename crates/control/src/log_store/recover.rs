@@ -7,11 +7,16 @@ use std::io;
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::OpenError;
 use super::frame::{HEADER, Record, payload_length, read_frame};
 use super::index::{Index, Journal};
 use super::seal;
+
+/// A process that was just forked holds its parent's lock until it executes its program, though the parent is gone.
+const LOCK_ATTEMPTS: usize = 20;
+const LOCK_PAUSE: Duration = Duration::from_millis(25);
 
 /// A store as its directory has it.
 pub struct Recovered {
@@ -30,11 +35,15 @@ pub fn lock(directory: &Path) -> Result<File, OpenError> {
     let path = directory.join("lock");
     let file = OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(&path);
     let file = file.map_err(at(&path))?;
-    match file.try_lock() {
-        Ok(()) => Ok(file),
-        Err(TryLockError::WouldBlock) => Err(OpenError::InUse(directory.to_owned())),
-        Err(TryLockError::Error(source)) => Err(OpenError::Io { path, source }),
+    for last in [false; LOCK_ATTEMPTS].into_iter().chain([true]) {
+        match file.try_lock() {
+            Ok(()) => return Ok(file),
+            Err(TryLockError::WouldBlock) if last => break,
+            Err(TryLockError::WouldBlock) => std::thread::sleep(LOCK_PAUSE),
+            Err(TryLockError::Error(source)) => return Err(OpenError::Io { path, source }),
+        }
     }
+    Err(OpenError::InUse(directory.to_owned()))
 }
 
 pub fn recover(directory: &Path) -> Result<Recovered, OpenError> {

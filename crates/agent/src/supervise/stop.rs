@@ -1,0 +1,66 @@
+//! Stopping a task, and releasing what it held.
+
+use super::{RETRY, Supervisor};
+use crate::runtime::Signal;
+use std::time::Duration;
+use tokio::time::Instant;
+
+impl Supervisor {
+    /// Asks the running containers to stop, and kills those whose time is over.
+    #[allow(clippy::disallowed_methods, reason = "the shell measures how long a stop takes")]
+    pub(super) async fn stop_containers(&mut self) {
+        for held in &mut self.containers {
+            if !held.is_running() {
+                continue;
+            }
+            let now = Instant::now();
+            let timeout = Duration::from_secs(held.spec.stop_timeout.into());
+            let signal = if held.begin_stop(now + timeout) {
+                held.stop_signal
+            } else if held.kill_at().is_some_and(|kill_at| kill_at <= now) {
+                held.killed = true;
+                Signal::KILL
+            } else {
+                continue;
+            };
+            if let Err(error) = self.instance.runtime.signal(&held.spec.runtime_id, signal).await {
+                tracing::warn!(
+                    container = held.spec.runtime_id,
+                    error = &error as &dyn std::error::Error,
+                    "a container could not be signalled"
+                );
+            }
+        }
+    }
+
+    /// Removes everything of the task. Tries until it is done: an address that is still in use must not be given
+    /// to another task.
+    pub(super) async fn release(&mut self) {
+        if self.observation.released {
+            return;
+        }
+        for held in &self.containers {
+            // Output is read to its end before the file goes.
+            self.instance.logs.finish(&held.spec.runtime_id).await;
+        }
+        while let Err(error) = self.remove_everything().await {
+            tracing::warn!(task = %self.observation.task.id, error = &*error, "a task could not be released yet");
+            tokio::time::sleep(RETRY).await;
+        }
+        self.forget_unstarted(None);
+        self.observation.released = true;
+    }
+
+    async fn remove_everything(&self) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
+        let task = self.observation.task.id.to_string();
+        for held in &self.containers {
+            self.instance.runtime.delete(&held.spec.runtime_id).await?;
+        }
+        self.instance.network.detach(&task).await?;
+        self.instance.cgroups.remove_task(&task).await?;
+        match std::fs::remove_dir_all(self.instance.task_dir(self.observation.task.id)) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error.into()),
+            Ok(()) | Err(_) => Ok(()),
+        }
+    }
+}

@@ -1,0 +1,225 @@
+//! The connections of agents. Invariant: an agent is told what the records say, and what it reports is committed
+//! before it is told to act on it; a connection holds no truth, so that losing one loses nothing.
+
+mod log_intake;
+mod observations;
+
+use crate::context::{CommitError, Context};
+use log_intake::LogIntake;
+use longshore_engine::{View, assignment};
+use longshore_model::change::Batch;
+use longshore_model::container_instance::{Capacity, ContainerInstance};
+use longshore_model::link::{Assignment, FromAgent, Hello, ToAgent};
+use longshore_model::log_group::LogGroup;
+use longshore_model::task::Task;
+use longshore_model::{ContainerInstanceId, Record, Scope, TaskId};
+use longshore_store::Followed;
+use observations::Observations;
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use tokio::sync::mpsc;
+
+/// Control's end of an agent's link.
+pub struct Link {
+    pub to_agent: mpsc::Sender<ToAgent>,
+    pub from_agent: mpsc::Receiver<FromAgent>,
+}
+
+/// Why a connection ended.
+#[derive(Debug, thiserror::Error)]
+pub enum Ended {
+    #[error("the agent's link closed")]
+    Closed,
+    #[error("the agent did not say who it is first")]
+    NoHello,
+    #[error("register the instance")]
+    Register(#[source] CommitError),
+}
+
+/// Serves one agent until its link closes.
+pub async fn serve(context: Arc<Context>, mut link: Link) -> Ended {
+    let hello = match link.from_agent.recv().await {
+        Some(FromAgent::Hello(hello)) => hello,
+        Some(FromAgent::Observed(_) | FromAgent::Logs(_)) => return Ended::NoHello,
+        None => return Ended::Closed,
+    };
+    if let Err(error) = register(&context, &hello).await {
+        return Ended::Register(error);
+    }
+    let instance = hello.instance;
+    let connection = Connection { context: Arc::clone(&context), hello, told: BTreeSet::new() };
+    let ended = connection.run(link).await;
+    if let Err(error) = set_connected(&context, instance, false).await {
+        tracing::error!(error = &error as &dyn std::error::Error, "an agent's leaving was not recorded");
+    }
+    ended
+}
+
+async fn register(context: &Context, hello: &Hello) -> Result<(), CommitError> {
+    context
+        .commit(|snapshot, transaction| {
+            let present = snapshot.view.container_instances.get(&ContainerInstance::key_of(hello.instance));
+            let instance = ContainerInstance {
+                id: hello.instance,
+                name: hello.name.clone(),
+                capacity: Capacity::Fargate,
+                resources: hello.resources,
+                cpu_architecture: hello.cpu_architecture,
+                registered_at: present.map_or_else(|| context.now(), |present| present.registered_at),
+                agent_connected: true,
+            };
+            match present {
+                Some(present) if **present == instance => {}
+                Some(_) => transaction.update(&instance),
+                None => transaction.create(&instance),
+            }
+            Ok(())
+        })
+        .await
+}
+
+async fn set_connected(context: &Context, id: ContainerInstanceId, connected: bool) -> Result<(), CommitError> {
+    context
+        .commit(|snapshot, transaction| {
+            let present = snapshot.view.container_instances.get(&ContainerInstance::key_of(id));
+            if let Some(instance) = present.filter(|instance| instance.agent_connected != connected) {
+                transaction.update(&ContainerInstance { agent_connected: connected, ..(**instance).clone() });
+            }
+            Ok(())
+        })
+        .await
+}
+
+struct Connection {
+    context: Arc<Context>,
+    hello: Hello,
+    /// The tasks that the agent was told of and not yet told to forget.
+    told: BTreeSet<TaskId>,
+}
+
+impl Connection {
+    async fn run(mut self, mut link: Link) -> Ended {
+        let mut changes = self.context.store.follow();
+        let mut observations = Observations::new(Arc::clone(&self.context));
+        let mut logs = LogIntake::new(Arc::clone(&self.context));
+        if self.tell_everything(&link.to_agent).await.is_err() {
+            return Ended::Closed;
+        }
+        loop {
+            let sent = tokio::select! {
+                change = changes.next() => match change {
+                    Some(Followed::Batch(batch)) => self.tell_changes(&batch, &link.to_agent).await,
+                    Some(Followed::Restarted) => match register(&self.context, &self.hello).await {
+                        Ok(()) => self.tell_everything(&link.to_agent).await,
+                        Err(error) => return Ended::Register(error),
+                    },
+                    None => return Ended::Closed,
+                },
+                message = link.from_agent.recv() => match message {
+                    Some(FromAgent::Observed(observation)) => {
+                        observations.take(observation);
+                        Ok(())
+                    }
+                    Some(FromAgent::Logs(batch)) => {
+                        logs.take(batch).await;
+                        Ok(())
+                    }
+                    Some(FromAgent::Hello(_)) => Ok(()),
+                    None => return Ended::Closed,
+                },
+                () = observations.settle(), if observations.busy() => Ok(()),
+                stored = logs.stored(), if logs.busy() => link.to_agent.send(stored).await.map_err(drop),
+            };
+            if sent.is_err() {
+                return Ended::Closed;
+            }
+        }
+    }
+
+    async fn tell_everything(&mut self, to_agent: &mpsc::Sender<ToAgent>) -> Result<(), ()> {
+        let view = self.context.view();
+        let mut all = assignment::all_of(&view, self.hello.instance);
+        for assignment in &mut all {
+            prepare_logs(&self.context, &view, assignment).await;
+        }
+        self.told = all.iter().map(|assignment| assignment.task.id).collect();
+        to_agent.send(ToAgent::Assigned(all)).await.map_err(drop)
+    }
+
+    async fn tell_changes(&mut self, batch: &Batch, to_agent: &mpsc::Sender<ToAgent>) -> Result<(), ()> {
+        let of_tasks = batch.changes.iter().filter(|change| change.key.table() == Task::TABLE);
+        let keys: Vec<_> = of_tasks.map(|change| &change.key).collect();
+        if keys.is_empty() {
+            return Ok(());
+        }
+        let view = self.context.view();
+        let (mut assigned, mut ended) = (Vec::new(), Vec::new());
+        for key in keys {
+            let Some(task) = view.tasks.get(key).filter(|task| task.container_instance == self.hello.instance) else {
+                continue;
+            };
+            if !task.holds_resources() {
+                if self.told.remove(&task.id) {
+                    ended.push(task.id);
+                }
+            } else if let Some(mut assignment) = assignment::of(&view, task) {
+                if self.told.insert(task.id) {
+                    prepare_logs(&self.context, &view, &mut assignment).await;
+                }
+                assigned.push(assignment);
+            }
+        }
+        if assigned.is_empty() && ended.is_empty() {
+            return Ok(());
+        }
+        to_agent.send(ToAgent::Changed { assigned, ended }).await.map_err(drop)
+    }
+}
+
+/// Finds out how far each container's output is stored, and makes the groups that containers asked for.
+async fn prepare_logs(context: &Arc<Context>, view: &View, assignment: &mut Assignment) {
+    let Some(task) = view.tasks.get(&assignment.task.key()) else { return };
+    let Some(definition) = view.task_definition(&task.scope, &task.family, task.revision) else { return };
+    for container in &mut assignment.containers {
+        let Some(target) = &mut container.log else { continue };
+        let Some(destination) = log_intake::destination(task, definition, &container.name) else { continue };
+        target.stored = context.log_store.source_offset(&destination.group, &destination.stream, &container.runtime_id);
+        let missing = view.log_groups.get(&LogGroup::key_of(&destination.group.scope, &destination.group.name)).is_none();
+        target.missing_group = missing
+            && !(destination.create_group
+                && create_group(context, &destination.group.scope, &destination.group.name).await.is_ok());
+        if !target.missing_group && !context.log_store.has_stream(&destination.group, &destination.stream) {
+            create_stream(context, destination);
+        }
+    }
+}
+
+/// Makes the stream that a user finds also while the container is silent. Nothing waits for it: the first
+/// lines make it as well.
+fn create_stream(context: &Arc<Context>, destination: log_intake::Destination) {
+    let context = Arc::clone(context);
+    tokio::spawn(async move {
+        let created = context.log_store.create_stream(&destination.group, &destination.stream, context.now()).await;
+        if let Err(error) = created {
+            tracing::debug!(error = &error as &dyn std::error::Error, stream = destination.stream, "make a log stream");
+        }
+    });
+}
+
+async fn create_group(context: &Context, scope: &Scope, name: &str) -> Result<(), CommitError> {
+    let group = LogGroup {
+        scope: scope.clone(),
+        name: name.to_owned(),
+        retention_days: None,
+        tags: longshore_model::Tags::default(),
+        created_at: context.now(),
+    };
+    context
+        .commit(|snapshot, transaction| {
+            if snapshot.view.log_groups.get(&group.key()).is_none() {
+                transaction.create(&group);
+            }
+            Ok(())
+        })
+        .await
+}

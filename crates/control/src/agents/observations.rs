@@ -1,0 +1,85 @@
+//! Takes in what an agent sees of its tasks. Invariant: the reports of one task are committed in their order;
+//! while one is being committed, only the newest of those that follow is kept, since each says everything.
+
+use crate::context::{CommitError, Context};
+use longshore_engine::lifecycle;
+use longshore_model::link::Observation;
+use longshore_model::task::LastStatus;
+use longshore_model::vpc::NetworkInterface;
+use longshore_model::TaskId;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use tokio::task::JoinSet;
+
+pub struct Observations {
+    context: Arc<Context>,
+    committing: JoinSet<TaskId>,
+    /// A task whose report is being committed, and the report that came meanwhile.
+    waiting: BTreeMap<TaskId, Option<Observation>>,
+}
+
+impl Observations {
+    pub fn new(context: Arc<Context>) -> Self {
+        Self { context, committing: JoinSet::new(), waiting: BTreeMap::new() }
+    }
+
+    pub fn take(&mut self, observation: Observation) {
+        match self.waiting.get_mut(&observation.task.id) {
+            Some(newest) => *newest = Some(observation),
+            None => self.begin(observation),
+        }
+    }
+
+    pub fn busy(&self) -> bool {
+        !self.committing.is_empty()
+    }
+
+    /// Waits for one commit to end and starts the next of its task.
+    pub async fn settle(&mut self) {
+        match self.committing.join_next().await {
+            Some(Ok(task)) => {
+                if let Some(Some(next)) = self.waiting.remove(&task) {
+                    self.begin(next);
+                }
+            }
+            // A commit that panicked: forget its turn, the agent reports again when something changes.
+            Some(Err(_)) if self.committing.is_empty() => self.waiting.clear(),
+            Some(Err(_)) | None => {}
+        }
+    }
+
+    fn begin(&mut self, observation: Observation) {
+        let task = observation.task.id;
+        self.waiting.insert(task, None);
+        let context = Arc::clone(&self.context);
+        self.committing.spawn(async move {
+            if let Err(error) = commit(&context, &observation).await {
+                tracing::error!(%task, error = &error as &dyn std::error::Error, "a task's report was not recorded");
+            }
+            task
+        });
+    }
+}
+
+async fn commit(context: &Context, observation: &Observation) -> Result<(), CommitError> {
+    context
+        .commit(|snapshot, transaction| {
+            let view = &snapshot.view;
+            let Some(task) = view.tasks.get(&observation.task.key()) else { return Ok(()) };
+            let Some(definition) = view.task_definition(&task.scope, &task.family, task.revision) else {
+                return Ok(());
+            };
+            let Some(next) = lifecycle::observe(task, definition, observation, context.now()) else { return Ok(()) };
+            if next.last_status == LastStatus::Stopped {
+                // The address is free for another task from the commit on that says this one has left it.
+                let key = NetworkInterface::key_of(&next.network.network, next.network.address);
+                let held = view.network_interfaces.get(&key).filter(|held| held.task.id == next.id);
+                if held.is_some() {
+                    transaction.delete(key);
+                }
+            }
+            transaction.update(&next);
+            Ok(())
+        })
+        .await
+}

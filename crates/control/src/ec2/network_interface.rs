@@ -1,0 +1,112 @@
+//! Network interfaces of tasks. Follows
+//! <https://docs.aws.amazon.com/AWSEC2/latest/APIReference/API_DescribeNetworkInterfaces.html>.
+
+use super::filter::{Filters, Values};
+use super::{dry_run, page};
+use crate::api::Call;
+use longshore_ec2 as ec2;
+use longshore_engine::View;
+use longshore_model::vpc::{NetworkInterface, SecurityGroup, Subnet};
+use longshore_model::{Scope, Tags};
+use longshore_wire::{Fault, Timestamp};
+
+const FILTERS: [&str; 10] = [
+    "addresses.private-ip-address",
+    "availability-zone",
+    "group-id",
+    "mac-address",
+    "network-interface-id",
+    "owner-id",
+    "private-ip-address",
+    "status",
+    "subnet-id",
+    "vpc-id",
+];
+
+pub async fn describe(
+    call: Call,
+    request: ec2::DescribeNetworkInterfacesRequest,
+) -> Result<ec2::DescribeNetworkInterfacesResult, Fault> {
+    let ec2::DescribeNetworkInterfacesRequest {
+        next_token,
+        max_results,
+        include_managed_resources: _,
+        dry_run: dry,
+        network_interface_ids,
+        filters,
+    } = request;
+    dry_run(dry)?;
+    let filters = Filters::parse(filters, |name| FILTERS.contains(&name))?;
+    let ids = network_interface_ids.unwrap_or_default();
+    let view = call.context.view();
+    let mine = || view.network_interfaces.iter().filter(|interface| interface.scope == *call.scope());
+    if let Some(missing) = ids.iter().find(|id| !mine().any(|interface| interface.id == **id)) {
+        let message = format!("The networkInterface ID '{missing}' does not exist");
+        return Err(Fault::sender("InvalidNetworkInterfaceID.NotFound", message));
+    }
+    let wanted = |interface: &NetworkInterface| {
+        (ids.is_empty() || ids.contains(&interface.id))
+            && filters.pass(&Tags::default(), |name| values(&view, interface, name))
+    };
+    let found = mine().filter(|i| wanted(i)).map(|i| render(&view, call.scope(), i)).collect();
+    let (interfaces, next_token) = page(found, max_results, next_token.as_deref())?;
+    Ok(ec2::DescribeNetworkInterfacesResult { network_interfaces: Some(interfaces), next_token })
+}
+
+fn values(view: &View, interface: &NetworkInterface, filter: &str) -> Values {
+    let subnet = view.subnets.get(&Subnet::key_of(&interface.scope, &interface.subnet));
+    Some(match filter {
+        "addresses.private-ip-address" | "private-ip-address" => vec![interface.address.to_string()],
+        "availability-zone" => subnet.map(|subnet| subnet.availability_zone.clone()).into_iter().collect(),
+        "group-id" => interface.security_groups.clone(),
+        "mac-address" => vec![interface.mac.to_string()],
+        "network-interface-id" => vec![interface.id.clone()],
+        "owner-id" => vec![interface.scope.account.to_string()],
+        "status" => vec!["in-use".to_owned()],
+        "subnet-id" => vec![interface.subnet.clone()],
+        "vpc-id" => subnet.map(|subnet| subnet.vpc.clone()).into_iter().collect(),
+        _ => return None,
+    })
+}
+
+fn render(view: &View, scope: &Scope, interface: &NetworkInterface) -> ec2::NetworkInterface {
+    let subnet = view.subnets.get(&Subnet::key_of(scope, &interface.subnet));
+    let group = |id: &String| ec2::GroupIdentifier {
+        group_id: Some(id.clone()),
+        group_name: view.security_groups.get(&SecurityGroup::key_of(scope, id)).map(|group| group.name.clone()),
+    };
+    let account = scope.account.to_string();
+    let attachment = ec2::NetworkInterfaceAttachment {
+        attachment_id: Some(format!("eni-attach-{}", interface.id.trim_start_matches("eni-"))),
+        attach_time: Some(Timestamp(interface.created_at.millis())),
+        delete_on_termination: Some(false),
+        device_index: Some(1),
+        instance_owner_id: Some(account.clone()),
+        status: Some(ec2::AttachmentStatus::Attached),
+        ..ec2::NetworkInterfaceAttachment::default()
+    };
+    let address = ec2::NetworkInterfacePrivateIpAddress {
+        primary: Some(true),
+        private_ip_address: Some(interface.address.to_string()),
+        ..ec2::NetworkInterfacePrivateIpAddress::default()
+    };
+    ec2::NetworkInterface {
+        attachment: Some(attachment),
+        availability_zone: subnet.map(|subnet| subnet.availability_zone.clone()),
+        description: Some(format!("arn:aws:ecs:{}:{account}:attachment/{}", scope.region, interface.attachment)),
+        groups: Some(interface.security_groups.iter().map(group).collect()),
+        interface_type: Some(ec2::NetworkInterfaceType::Interface),
+        mac_address: Some(interface.mac.to_string()),
+        network_interface_id: Some(interface.id.clone()),
+        owner_id: Some(account),
+        private_ip_address: Some(interface.address.to_string()),
+        private_ip_addresses: Some(vec![address]),
+        requester_managed: Some(false),
+        source_dest_check: Some(true),
+        status: Some(ec2::NetworkInterfaceStatus::InUse),
+        subnet_id: Some(interface.subnet.clone()),
+        tag_set: Some(Vec::new()),
+        vpc_id: subnet.map(|subnet| subnet.vpc.clone()),
+        ..ec2::NetworkInterface::default()
+    }
+}

@@ -1,0 +1,208 @@
+//! Clusters. Follows <https://docs.aws.amazon.com/AmazonECS/latest/developerguide/clusters.html>.
+
+use super::page::{Order, page};
+use super::{failure, invalid, is_name, reference, tag};
+use crate::api::Call;
+use crate::given_when_present;
+use crate::refuse::{Given, unsupported};
+use longshore_ecs as ecs;
+use longshore_engine::View;
+use longshore_model::cluster::{Cluster, ContainerInsights, Status, arn_of};
+
+given_when_present!(ecs::ClusterConfiguration, ecs::ClusterServiceConnectDefaultsRequest);
+
+pub async fn create(call: Call, request: ecs::CreateClusterRequest) -> Result<ecs::CreateClusterResponse, ecs::Error> {
+    let ecs::CreateClusterRequest {
+        cluster_name,
+        tags,
+        settings,
+        configuration,
+        capacity_providers,
+        default_capacity_provider_strategy,
+        service_connect_defaults,
+    } = request;
+    unsupported(&[
+        ("configuration", configuration.given()),
+        ("capacityProviders", capacity_providers.given()),
+        ("defaultCapacityProviderStrategy", default_capacity_provider_strategy.given()),
+        ("serviceConnectDefaults", service_connect_defaults.given()),
+    ])
+    .map_err(invalid)?;
+    let name = cluster_name.filter(|name| !name.is_empty()).unwrap_or_else(|| "default".to_owned());
+    if !is_name(&name) {
+        return Err(invalid(format!(
+            "clusterName must be 1 to 255 letters, digits, hyphens and underscores, and is '{name}'."
+        )));
+    }
+    let wanted = Cluster {
+        scope: call.scope().clone(),
+        name,
+        status: Status::Active,
+        container_insights: container_insights(settings)?,
+        tags: tag::parse(tags)?,
+        created_at: call.context.now(),
+    };
+    let cluster = call
+        .context
+        .commit::<_, ecs::Error, _>(|snapshot, transaction| {
+            match snapshot.view.clusters.get(&Cluster::key_of(&wanted.scope, &wanted.name)) {
+                // Creating a cluster that is there answers with it as it is.
+                Some(present) if present.status == Status::Active => return Ok((**present).clone()),
+                Some(_) => transaction.update(&wanted),
+                None => transaction.create(&wanted),
+            }
+            Ok(wanted.clone())
+        })
+        .await?;
+    let every = Include { settings: true, tags: true, statistics: false };
+    Ok(ecs::CreateClusterResponse { cluster: Some(render(&call.context.view(), &cluster, every)) })
+}
+
+fn container_insights(settings: Option<Vec<ecs::ClusterSetting>>) -> Result<ContainerInsights, ecs::Error> {
+    let mut chosen = ContainerInsights::default();
+    for ecs::ClusterSetting { name, value } in settings.unwrap_or_default() {
+        let value = value.unwrap_or_default();
+        chosen = match name {
+            Some(ecs::ClusterSettingName::ContainerInsights) => ContainerInsights::parse(&value).ok_or_else(|| {
+                invalid(format!("The value of containerInsights must be enhanced, enabled or disabled, and is '{value}'."))
+            })?,
+            None => return Err(invalid("A cluster setting needs a name.")),
+        };
+    }
+    Ok(chosen)
+}
+
+pub async fn delete(call: Call, request: ecs::DeleteClusterRequest) -> Result<ecs::DeleteClusterResponse, ecs::Error> {
+    let ecs::DeleteClusterRequest { cluster } = request;
+    let deleted = call
+        .context
+        .commit::<_, ecs::Error, _>(|snapshot, transaction| {
+            let cluster = reference::cluster(&snapshot.view, call.scope(), Some(&cluster))?;
+            if snapshot.view.tasks_of(call.scope(), &cluster.name).any(|task| task.holds_resources()) {
+                return Err(ecs::Error::ClusterContainsTasksException(
+                    "The Cluster cannot be deleted while Tasks are active.".to_owned(),
+                ));
+            }
+            let inactive = Cluster { status: Status::Inactive, ..(*cluster).clone() };
+            transaction.update(&inactive);
+            Ok(inactive)
+        })
+        .await?;
+    Ok(ecs::DeleteClusterResponse {
+        cluster: Some(render(&call.context.view(), &deleted, Include { settings: true, ..Include::default() })),
+    })
+}
+
+pub async fn describe(
+    call: Call,
+    request: ecs::DescribeClustersRequest,
+) -> Result<ecs::DescribeClustersResponse, ecs::Error> {
+    let ecs::DescribeClustersRequest { clusters, include } = request;
+    let include = Include::of(&include.unwrap_or_default());
+    let mut given = clusters.unwrap_or_default();
+    if given.len() > 100 {
+        return Err(invalid("clusters can have at most 100 items."));
+    }
+    if given.is_empty() {
+        given.push("default".to_owned());
+    }
+    let view = call.context.view();
+    let (mut found, mut failures) = (Vec::new(), Vec::new());
+    for given in given {
+        let name = reference::cluster_name(call.scope(), Some(&given)).ok();
+        match name.as_ref().and_then(|name| view.cluster(call.scope(), name)) {
+            Some(cluster) => found.push(render(&view, cluster, include)),
+            None => {
+                let arn = name.map_or(given, |name| arn_of(call.scope(), &name));
+                failures.push(failure(Some(arn), "MISSING"));
+            }
+        }
+    }
+    Ok(ecs::DescribeClustersResponse { clusters: Some(found), failures: Some(failures) })
+}
+
+pub async fn list(call: Call, request: ecs::ListClustersRequest) -> Result<ecs::ListClustersResponse, ecs::Error> {
+    let ecs::ListClustersRequest { next_token, max_results } = request;
+    let view = call.context.view();
+    let active = view.clusters.of(call.scope()).filter(|c| c.status == Status::Active);
+    let arns = active.map(|cluster| (cluster.name.clone(), cluster.arn()));
+    let (arns, next_token) = page(arns, Order::Ascending, next_token.as_deref(), max_results, 100)?;
+    Ok(ecs::ListClustersResponse { cluster_arns: Some(arns), next_token })
+}
+
+/// The parts of a cluster that are shown only when asked for.
+#[derive(Clone, Copy, Default)]
+struct Include {
+    settings: bool,
+    tags: bool,
+    statistics: bool,
+}
+
+impl Include {
+    fn of(fields: &[ecs::ClusterField]) -> Self {
+        let mut include = Self::default();
+        for field in fields {
+            match field {
+                ecs::ClusterField::Settings => include.settings = true,
+                ecs::ClusterField::Tags => include.tags = true,
+                ecs::ClusterField::Statistics => include.statistics = true,
+                // A cluster has neither yet: CreateCluster refuses a configuration, and attachments come with
+                // capacity providers.
+                ecs::ClusterField::Attachments | ecs::ClusterField::Configurations => {}
+            }
+        }
+        include
+    }
+}
+
+fn render(view: &View, cluster: &Cluster, include: Include) -> ecs::Cluster {
+    let counts = view.task_counts(&cluster.scope, &cluster.name);
+    let insights = || ecs::ClusterSetting {
+        name: Some(ecs::ClusterSettingName::ContainerInsights),
+        value: Some(cluster.container_insights.as_str().to_owned()),
+    };
+    ecs::Cluster {
+        cluster_arn: Some(cluster.arn()),
+        cluster_name: Some(cluster.name.clone()),
+        status: Some(cluster.status.as_str().to_owned()),
+        registered_container_instances_count: Some(0),
+        running_tasks_count: Some(counts.running.try_into().unwrap_or(i32::MAX)),
+        pending_tasks_count: Some(counts.pending.try_into().unwrap_or(i32::MAX)),
+        active_services_count: Some(0),
+        statistics: Some(if include.statistics { statistics(counts) } else { Vec::new() }),
+        tags: Some(if include.tags { tag::render(&cluster.tags) } else { Vec::new() }),
+        settings: Some(if include.settings { vec![insights()] } else { Vec::new() }),
+        capacity_providers: Some(Vec::new()),
+        default_capacity_provider_strategy: Some(Vec::new()),
+        configuration: None,
+        attachments: None,
+        attachments_status: None,
+        service_connect_defaults: None,
+    }
+}
+
+/// The counts by launch type, as AWS names them. Every task is a Fargate task yet.
+fn statistics(counts: longshore_engine::view::TaskCounts) -> Vec<ecs::KeyValuePair> {
+    let pair = |name: &str, value: u32| ecs::KeyValuePair {
+        name: Some(name.to_owned()),
+        value: Some(value.to_string()),
+    };
+    let mut all = vec![
+        pair("runningFargateTasksCount", counts.running),
+        pair("pendingFargateTasksCount", counts.pending),
+    ];
+    let none = [
+        "runningEC2TasksCount",
+        "pendingEC2TasksCount",
+        "runningExternalTasksCount",
+        "pendingExternalTasksCount",
+        "activeEC2ServiceCount",
+        "activeFargateServiceCount",
+        "activeExternalServiceCount",
+        "drainingEC2ServiceCount",
+        "drainingFargateServiceCount",
+        "drainingExternalServiceCount",
+    ];
+    all.extend(none.into_iter().map(|name| pair(name, 0)));
+    all
+}

@@ -1,0 +1,59 @@
+//! Amazon ECS: one file per resource.
+
+mod cluster;
+mod page;
+mod reference;
+mod run_task;
+mod tag;
+mod task;
+mod task_definition;
+
+use crate::api::Routes;
+use crate::context::CommitError;
+use longshore_ecs as ecs;
+use longshore_ecs::operations as op;
+
+pub fn routes() -> Routes {
+    Routes::new(&ecs::SERVICE)
+        .on::<op::CreateCluster, _, _, _>(cluster::create)
+        .on::<op::DeleteCluster, _, _, _>(cluster::delete)
+        .on::<op::DescribeClusters, _, _, _>(cluster::describe)
+        .on::<op::ListClusters, _, _, _>(cluster::list)
+        .on::<op::RegisterTaskDefinition, _, _, _>(task_definition::register)
+        .on::<op::DescribeTaskDefinition, _, _, _>(task_definition::describe)
+        .on::<op::ListTaskDefinitions, _, _, _>(task_definition::list)
+        .on::<op::ListTaskDefinitionFamilies, _, _, _>(task_definition::list_families)
+        .on::<op::DeregisterTaskDefinition, _, _, _>(task_definition::deregister)
+        .on::<op::DeleteTaskDefinitions, _, _, _>(task_definition::delete)
+        .on::<op::RunTask, _, _, _>(run_task::run)
+        .on::<op::DescribeTasks, _, _, _>(task::describe)
+        .on::<op::ListTasks, _, _, _>(task::list)
+        .on::<op::StopTask, _, _, _>(task::stop)
+        .on::<op::TagResource, _, _, _>(tag::tag)
+        .on::<op::UntagResource, _, _, _>(tag::untag)
+        .on::<op::ListTagsForResource, _, _, _>(tag::list)
+}
+
+impl From<CommitError> for ecs::Error {
+    fn from(error: CommitError) -> Self {
+        tracing::error!(error = &error as &dyn std::error::Error, "a commit failed");
+        Self::ServerException(format!("The request was not carried out: {error}. Try again."))
+    }
+}
+
+fn invalid(message: impl Into<String>) -> ecs::Error {
+    ecs::Error::InvalidParameterException(message.into())
+}
+
+fn client(message: impl Into<String>) -> ecs::Error {
+    ecs::Error::ClientException(message.into())
+}
+
+/// Names of clusters and families: up to 255 letters, digits, underscores and hyphens.
+fn is_name(text: &str) -> bool {
+    (1..=255).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_')
+}
+
+fn failure(arn: Option<String>, reason: &str) -> ecs::Failure {
+    ecs::Failure { arn, reason: Some(reason.to_owned()), detail: None }
+}

@@ -1,0 +1,119 @@
+//! The server's side door for the machine's owner: a socket in the data directory that only root can open.
+//! One line of JSON asks, lines of JSON answer; the last says how it ended.
+
+use crate::Outcome;
+use longshore_agent::image::ImageRef;
+use longshore_agent::runtime::Runtime;
+use serde::{Deserialize, Serialize};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
+use tokio::net::{UnixListener, UnixStream};
+use tokio::sync::mpsc;
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub enum Ask {
+    /// Import an archive on every instance.
+    LoadImage { file: PathBuf, tag: Option<String> },
+    /// End the server; containers go on.
+    Stop,
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub enum Answer {
+    Progress(String),
+    Done(Vec<String>),
+    Failed(String),
+}
+
+/// The longest question, in bytes: paths are at most 4,096 long.
+const LONGEST: u64 = 16 * 1024;
+
+pub struct Admin {
+    pub runtimes: Vec<Arc<dyn Runtime>>,
+    pub stop: mpsc::Sender<()>,
+}
+
+/// Serves until the process ends.
+pub async fn serve(socket: &Path, admin: Admin) -> Outcome {
+    use std::os::unix::fs::PermissionsExt;
+    // The store's lock says that we are the only server of the directory, so a socket that is there is a leftover.
+    let _ = std::fs::remove_file(socket);
+    let listener = UnixListener::bind(socket).map_err(|error| format!("listen on {}: {error}", socket.display()))?;
+    std::fs::set_permissions(socket, std::fs::Permissions::from_mode(0o600))?;
+    let admin = Arc::new(admin);
+    tokio::spawn(async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            let admin = Arc::clone(&admin);
+            tokio::spawn(async move {
+                if let Err(error) = converse(stream, &admin).await {
+                    tracing::debug!(%error, "an admin connection ended early");
+                }
+            });
+        }
+    });
+    Ok(())
+}
+
+async fn converse(stream: UnixStream, admin: &Admin) -> std::io::Result<()> {
+    let (read, mut write) = stream.into_split();
+    let mut line = String::new();
+    BufReader::new(read.take(LONGEST)).read_line(&mut line).await?;
+    let answer = match serde_json::from_str(&line) {
+        Err(error) => Answer::Failed(format!("this is not a question: {error}")),
+        Ok(Ask::Stop) => {
+            let _ = admin.stop.send(()).await;
+            Answer::Done(Vec::new())
+        }
+        Ok(Ask::LoadImage { file, tag }) => load(admin, &file, tag.as_deref(), &mut write).await,
+    };
+    say(&mut write, &answer).await
+}
+
+async fn load(
+    admin: &Admin,
+    file: &Path,
+    tag: Option<&str>,
+    write: &mut tokio::net::unix::OwnedWriteHalf,
+) -> Answer {
+    let tag: Option<ImageRef> = match tag.map(str::parse).transpose() {
+        Ok(tag) => tag,
+        Err(error) => return Answer::Failed(format!("--tag: {}", crate::chain(&error))),
+    };
+    let mut names = Vec::new();
+    for (index, runtime) in admin.runtimes.iter().enumerate() {
+        let progress = Answer::Progress(format!("importing on instance {} of {}", index + 1, admin.runtimes.len()));
+        if say(write, &progress).await.is_err() {
+            return Answer::Failed("nobody waits for the import any more".to_owned());
+        }
+        match runtime.import(file, tag.as_ref()).await {
+            Ok(imported) => names = imported.iter().map(ToString::to_string).collect(),
+            Err(error) => return Answer::Failed(crate::chain(&error)),
+        }
+    }
+    Answer::Done(names)
+}
+
+async fn say(write: &mut tokio::net::unix::OwnedWriteHalf, answer: &Answer) -> std::io::Result<()> {
+    let mut line = serde_json::to_vec(answer)?;
+    line.push(b'\n');
+    write.write_all(&line).await
+}
+
+/// Asks the server of a data directory; `None` when none runs.
+pub async fn ask(socket: &Path, ask: &Ask, mut progress: impl FnMut(&str)) -> Outcome<Option<Vec<String>>> {
+    let Ok(stream) = UnixStream::connect(socket).await else { return Ok(None) };
+    let (read, mut write) = stream.into_split();
+    let mut line = serde_json::to_vec(ask)?;
+    line.push(b'\n');
+    write.write_all(&line).await?;
+    let mut lines = BufReader::new(read).lines();
+    while let Some(line) = lines.next_line().await? {
+        match serde_json::from_str(&line)? {
+            Answer::Progress(said) => progress(&said),
+            Answer::Done(names) => return Ok(Some(names)),
+            Answer::Failed(why) => return Err(why.into()),
+        }
+    }
+    Err("the server ended in the middle of its answer".into())
+}

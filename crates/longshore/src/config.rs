@@ -1,0 +1,235 @@
+//! Settings. A flag wins over its environment variable, which wins over the configuration file.
+
+use crate::Outcome;
+use clap::{Args, Subcommand, ValueEnum};
+use longshore_model::vpc::Cidr;
+use serde::Deserialize;
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+
+pub const DATA_DIR: &str = "/var/lib/longshore";
+
+#[derive(Debug, Default, Args)]
+pub struct UpArgs {
+    /// A TOML file with these settings as keys: `listen = "127.0.0.1:4566"`.
+    #[arg(long, env = "LONGSHORE_CONFIG", value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Where records, logs and images are kept [default: /var/lib/longshore].
+    #[arg(long, env = "LONGSHORE_DATA_DIR", value_name = "DIR")]
+    data_dir: Option<PathBuf>,
+    /// The address that the APIs are served on [default: 127.0.0.1:4566].
+    #[arg(long, env = "LONGSHORE_LISTEN", value_name = "ADDR:PORT")]
+    listen: Option<SocketAddr>,
+    /// Whether signatures are verified [default: strict].
+    #[arg(long, env = "LONGSHORE_AUTH", value_enum)]
+    auth: Option<Auth>,
+    /// How many container instances this machine shows, each with its own network namespace if more than one
+    /// [default: 1].
+    #[arg(long, env = "LONGSHORE_INSTANCES", value_name = "N")]
+    instances: Option<u16>,
+    /// The block of the default VPCs, /16 to /24 [default: 172.31.0.0/16].
+    #[arg(long, env = "LONGSHORE_VPC_CIDR", value_name = "CIDR")]
+    vpc_cidr: Option<Cidr>,
+    /// Where the images of a registry come from: HOST=URL, as in docker.io=http://127.0.0.1:5000. May be repeated.
+    #[arg(long = "registry-mirror", env = "LONGSHORE_REGISTRY_MIRROR", value_name = "HOST=URL", value_delimiter = ',')]
+    registry_mirror: Vec<String>,
+    /// The socket of a containerd to use instead of one of our own.
+    #[arg(long, env = "LONGSHORE_CONTAINERD", value_name = "SOCKET")]
+    containerd: Option<PathBuf>,
+    /// How many times the machine's CPU may be promised to tasks, which keep their caps [default: 32].
+    #[arg(long, env = "LONGSHORE_OVERCOMMIT_CPU", value_name = "FACTOR")]
+    overcommit_cpu: Option<f64>,
+    /// How many times the machine's memory may be promised to tasks, which keep their limits [default: 4].
+    #[arg(long, env = "LONGSHORE_OVERCOMMIT_MEMORY", value_name = "FACTOR")]
+    overcommit_memory: Option<f64>,
+    /// How many hours a stopped task is described [default: 24].
+    #[arg(long, env = "LONGSHORE_KEEP_STOPPED_TASKS_HOURS", value_name = "HOURS")]
+    keep_stopped_tasks_hours: Option<u32>,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Auth {
+    /// Every request carries a valid signature of a known access key.
+    #[default]
+    Strict,
+    /// Any signature, or none; only on a loopback address.
+    Any,
+}
+
+#[derive(Debug, Args)]
+pub struct DownArgs {
+    /// The data directory that `longshore up` was given.
+    #[arg(long, env = "LONGSHORE_DATA_DIR", value_name = "DIR", default_value = DATA_DIR)]
+    pub data_dir: PathBuf,
+}
+
+#[derive(Debug, Args)]
+pub struct EnvArgs {
+    /// The data directory that `longshore up` was given.
+    #[arg(long, env = "LONGSHORE_DATA_DIR", value_name = "DIR", default_value = DATA_DIR)]
+    pub data_dir: PathBuf,
+    /// The region to work in.
+    #[arg(long, env = "LONGSHORE_REGION", default_value = "us-east-1")]
+    pub region: String,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum ImageCommand {
+    /// Import an OCI or docker archive on every instance of the running server.
+    Load {
+        /// The archive, as `docker save` or `podman save` write it.
+        file: PathBuf,
+        /// The name to give it, as in nginx:alpine; without it, the names in the archive.
+        #[arg(long)]
+        tag: Option<String>,
+        /// The data directory that `longshore up` was given.
+        #[arg(long, env = "LONGSHORE_DATA_DIR", value_name = "DIR", default_value = DATA_DIR)]
+        data_dir: PathBuf,
+    },
+}
+
+/// The settings of `longshore up`, complete and checked.
+#[derive(Debug)]
+pub struct Up {
+    pub data_dir: PathBuf,
+    pub listen: SocketAddr,
+    pub auth: Auth,
+    pub instances: u16,
+    pub vpc_cidr: Cidr,
+    /// Registry host → base URLs.
+    pub mirrors: BTreeMap<String, Vec<String>>,
+    pub containerd: Option<PathBuf>,
+    pub overcommit_cpu: f64,
+    pub overcommit_memory: f64,
+    pub keep_stopped_tasks_hours: u32,
+}
+
+/// The configuration file: the same settings by the same names.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct File {
+    data_dir: Option<PathBuf>,
+    listen: Option<SocketAddr>,
+    auth: Option<Auth>,
+    instances: Option<u16>,
+    vpc_cidr: Option<Cidr>,
+    registry_mirrors: Option<BTreeMap<String, Vec<String>>>,
+    containerd: Option<PathBuf>,
+    overcommit_cpu: Option<f64>,
+    overcommit_memory: Option<f64>,
+    keep_stopped_tasks_hours: Option<u32>,
+}
+
+impl UpArgs {
+    pub fn complete(self) -> Outcome<Up> {
+        let file = self.config.as_deref().map(read).transpose()?.unwrap_or_default();
+        let mut mirrors = file.registry_mirrors.unwrap_or_default();
+        for (host, url) in self.registry_mirror.iter().map(|mirror| split_mirror(mirror)).collect::<Outcome<Vec<_>>>()? {
+            mirrors.entry(host).or_default().push(url);
+        }
+        let up = Up {
+            data_dir: self.data_dir.or(file.data_dir).unwrap_or_else(|| DATA_DIR.into()),
+            listen: self.listen.or(file.listen).unwrap_or_else(|| SocketAddr::from(([127, 0, 0, 1], 4566))),
+            auth: self.auth.or(file.auth).unwrap_or_default(),
+            instances: self.instances.or(file.instances).unwrap_or(1),
+            vpc_cidr: match self.vpc_cidr.or(file.vpc_cidr) {
+                Some(cidr) => cidr,
+                None => "172.31.0.0/16".parse()?,
+            },
+            mirrors,
+            containerd: self.containerd.or(file.containerd),
+            overcommit_cpu: self.overcommit_cpu.or(file.overcommit_cpu).unwrap_or(32.0),
+            overcommit_memory: self.overcommit_memory.or(file.overcommit_memory).unwrap_or(4.0),
+            keep_stopped_tasks_hours: self.keep_stopped_tasks_hours.or(file.keep_stopped_tasks_hours).unwrap_or(24),
+        };
+        up.check()?;
+        Ok(up)
+    }
+}
+
+impl Up {
+    fn check(&self) -> Outcome {
+        if self.auth == Auth::Any && !self.listen.ip().is_loopback() {
+            return Err(format!(
+                "--auth any lets everybody in and is refused on {}: listen on 127.0.0.1, or leave it out",
+                self.listen
+            )
+            .into());
+        }
+        if !(16..=24).contains(&self.vpc_cidr.prefix()) {
+            return Err(format!("--vpc-cidr must be between /16 and /24, and is {}", self.vpc_cidr).into());
+        }
+        if !(1..=64).contains(&self.instances) {
+            return Err(format!("--instances must be between 1 and 64, and is {}", self.instances).into());
+        }
+        for (flag, factor) in [("cpu", self.overcommit_cpu), ("memory", self.overcommit_memory)] {
+            if !(0.01..=10_000.0).contains(&factor) {
+                return Err(format!("--overcommit-{flag} must be between 0.01 and 10000, and is {factor}").into());
+            }
+        }
+        Ok(())
+    }
+}
+
+fn read(path: &Path) -> Outcome<File> {
+    let text = std::fs::read_to_string(path).map_err(|error| format!("read {}: {error}", path.display()))?;
+    Ok(toml::from_str(&text).map_err(|error| format!("{}: {error}", path.display()))?)
+}
+
+fn split_mirror(mirror: &str) -> Outcome<(String, String)> {
+    match mirror.split_once('=') {
+        Some((host, url)) if !host.is_empty() && (url.starts_with("http://") || url.starts_with("https://")) => {
+            Ok((host.to_owned(), url.to_owned()))
+        }
+        Some(_) | None => Err(format!("--registry-mirror wants HOST=URL with an http or https URL, not '{mirror}'").into()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn up(change: impl FnOnce(&mut UpArgs)) -> Outcome<Up> {
+        let mut args = UpArgs::default();
+        change(&mut args);
+        args.complete()
+    }
+
+    #[test]
+    fn defaults_are_the_documented_ones() {
+        let up = up(|_| {}).unwrap();
+        assert_eq!(up.listen.to_string(), "127.0.0.1:4566");
+        assert_eq!(up.vpc_cidr.to_string(), "172.31.0.0/16");
+        assert_eq!((up.auth, up.instances), (Auth::Strict, 1));
+    }
+
+    #[test]
+    fn what_is_unsafe_or_senseless_is_refused() {
+        let any = |listen: &str| {
+            up(|args| {
+                args.auth = Some(Auth::Any);
+                args.listen = Some(listen.parse().unwrap());
+            })
+        };
+        assert!(any("0.0.0.0:4566").is_err());
+        assert!(any("127.0.0.1:4566").is_ok());
+        assert!(up(|args| args.vpc_cidr = Some("10.0.0.0/8".parse().unwrap())).is_err());
+        assert!(up(|args| args.instances = Some(0)).is_err());
+        assert!(up(|args| args.overcommit_cpu = Some(f64::NAN)).is_err());
+        assert!(up(|args| args.registry_mirror = vec!["docker.io".to_owned()]).is_err());
+    }
+
+    #[test]
+    fn a_flag_wins_over_the_file() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), "instances = 3\nlisten = \"127.0.0.1:1\"\n").unwrap();
+        let up = up(|args| {
+            args.config = Some(file.path().to_owned());
+            args.instances = Some(2);
+        });
+        let up = up.unwrap();
+        assert_eq!((up.instances, up.listen.port()), (2, 1));
+    }
+}

@@ -1,0 +1,64 @@
+//! The administrator's access key, made at the first start. Invariant: its secret is in one file of mode 0600, and
+//! in no log.
+
+use crate::Outcome;
+use crate::data_dir::{self, DataDir};
+use longshore_control::RandomIds;
+use longshore_model::id::IdSource;
+use serde::{Deserialize, Serialize};
+use std::fmt;
+
+pub const ACCOUNT: &str = "123456789012";
+
+#[derive(Clone, Serialize, Deserialize)]
+pub struct Credentials {
+    pub access_key_id: String,
+    pub secret_access_key: String,
+    pub account: String,
+}
+
+impl fmt::Debug for Credentials {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Credentials").field("access_key_id", &self.access_key_id).finish_non_exhaustive()
+    }
+}
+
+/// The key of the data directory, made now if there is none.
+pub fn of(data_dir: &DataDir) -> Outcome<Credentials> {
+    let path = data_dir.credentials();
+    if let Some(present) = data_dir::read(&path)? {
+        return Ok(present);
+    }
+    let made = Credentials {
+        access_key_id: format!("AKIA{}", symbols(b"ABCDEFGHIJKLMNOPQRSTUVWXYZ234567", 16)),
+        secret_access_key: symbols(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/", 40),
+        account: ACCOUNT.to_owned(),
+    };
+    data_dir::write(&path, &made)?;
+    Ok(made)
+}
+
+/// Symbols at random; the alphabet's length divides 256, so each is as likely as the others.
+fn symbols(alphabet: &[u8], count: usize) -> String {
+    let mut ids = RandomIds;
+    let bytes = std::iter::repeat_with(move || ids.next_u128().to_ne_bytes()).flatten();
+    bytes.filter_map(|byte| alphabet.get(usize::from(byte) % alphabet.len())).take(count).map(|b| char::from(*b)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::PermissionsExt;
+
+    #[test]
+    fn a_key_is_made_once_and_kept_private() {
+        let directory = tempfile::tempdir().unwrap();
+        let data_dir = DataDir::open(directory.path()).unwrap();
+        let first = of(&data_dir).unwrap();
+        assert_eq!((first.access_key_id.len(), first.secret_access_key.len()), (20, 40));
+        assert_eq!(of(&data_dir).unwrap().secret_access_key, first.secret_access_key);
+        let mode = std::fs::metadata(data_dir.credentials()).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o600);
+        assert!(!format!("{first:?}").contains(&first.secret_access_key));
+    }
+}

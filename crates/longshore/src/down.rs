@@ -1,0 +1,94 @@
+//! `longshore down`: nothing is left on the machine but the data directory.
+
+use crate::admin::{self, Ask};
+use crate::config::{DownArgs, Up, UpArgs};
+use crate::data_dir::DataDir;
+use crate::server::Server;
+use crate::Outcome;
+use longshore_agent::cgroup::Cgroups;
+use longshore_agent::network;
+use longshore_agent::runtime::supervisor::Containerd;
+use longshore_control::context::CommitError;
+use longshore_engine::lifecycle;
+use longshore_model::task::{LastStatus, Stop, StopCode};
+use std::time::Duration;
+
+pub async fn run(args: DownArgs) -> Outcome {
+    let data_dir = DataDir::existing(&args.data_dir)?;
+    if admin::ask(&data_dir.admin_socket(), &Ask::Stop, |_| {}).await?.is_some() {
+        eprintln!("stopping the server");
+    }
+    let Some(identity) = data_dir.identity()? else {
+        eprintln!("no server was started on {} yet", data_dir.path().display());
+        return Ok(());
+    };
+    let up = Up {
+        vpc_cidr: identity.vpc_cidr,
+        instances: u16::try_from(identity.instances.len()).unwrap_or(u16::MAX).max(1),
+        ..UpArgs::default().complete()?
+    };
+    let server = start_when_free(&data_dir, &up).await?;
+    stop_all_tasks(&server).await?;
+    let hash = server.containerd.hash().to_owned();
+    let containerd = server.into_containerd();
+    remove(&data_dir, &identity.vpc_cidr, &hash, containerd).await?;
+    let _ = std::fs::remove_file(data_dir.admin_socket());
+    eprintln!("down; {} keeps the records", data_dir.path().display());
+    Ok(())
+}
+
+/// The server that was told to stop holds the store until its requests are answered.
+async fn start_when_free(data_dir: &DataDir, up: &Up) -> Outcome<Server> {
+    const TRIES: u32 = 300;
+    let mut tried = 0;
+    loop {
+        match Server::start(data_dir, up).await {
+            Err(error) if tried < TRIES && crate::chain(&*error).contains("another process") => {
+                tried += 1;
+                tokio::time::sleep(Duration::from_millis(100)).await;
+            }
+            started => return started,
+        }
+    }
+}
+
+async fn stop_all_tasks(server: &Server) -> Outcome {
+    let context = &server.context;
+    let mut changes = context.store.follow();
+    let why = Stop { code: StopCode::UserInitiated, reason: "Task stopped by longshore down".to_owned() };
+    let tasks: Vec<_> = context.view().tasks.iter().filter(|task| task.holds_resources()).cloned().collect();
+    if !tasks.is_empty() {
+        eprintln!("stopping {} tasks", tasks.len());
+    }
+    for task in tasks {
+        let key = task.reference().key();
+        context
+            .commit::<_, CommitError, _>(|snapshot, transaction| {
+                let present = snapshot.view.tasks.get(&key);
+                if let Some(next) = present.and_then(|task| lifecycle::stop(task, why.clone(), context.now())) {
+                    transaction.update(&next);
+                }
+                Ok(())
+            })
+            .await?;
+    }
+    while context.view().tasks.iter().any(|task| task.last_status != LastStatus::Stopped) {
+        if changes.next().await.is_none() {
+            return Err("the store closed while tasks were being stopped".into());
+        }
+    }
+    Ok(())
+}
+
+async fn remove(
+    data_dir: &DataDir,
+    vpc_cidr: &longshore_model::vpc::Cidr,
+    hash: &str,
+    containerd: Containerd,
+) -> Outcome {
+    containerd.down().await?;
+    // Removing finds what is there by the server's id, whatever instance it belongs to.
+    network::down(&network::Config::new(data_dir.path(), *vpc_cidr, network::Instance::Host)).await?;
+    Cgroups::detect(&format!("/longshore-{hash}"))?.remove_all().await?;
+    Ok(())
+}

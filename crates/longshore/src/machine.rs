@@ -1,0 +1,38 @@
+//! What this machine has to offer.
+
+use crate::Outcome;
+use crate::config::Up;
+use longshore_model::Resources;
+use longshore_model::container_instance::CpuArchitecture;
+
+/// What each of the instances may promise to tasks: its part of the machine, times the overcommit.
+pub fn share(up: &Up) -> Outcome<Resources> {
+    let cpus = std::thread::available_parallelism().map_err(|error| format!("count the CPUs: {error}"))?.get();
+    let meminfo = std::fs::read_to_string("/proc/meminfo").map_err(|error| format!("read /proc/meminfo: {error}"))?;
+    let kibibytes = total_kibibytes(&meminfo).ok_or("/proc/meminfo has no MemTotal")?;
+    let share = |amount: f64, overcommit: f64| (amount * overcommit / f64::from(up.instances)) as u64;
+    Ok(Resources {
+        cpu: share(cpus as f64 * 1024.0, up.overcommit_cpu),
+        memory: share(kibibytes as f64 / 1024.0, up.overcommit_memory),
+    })
+}
+
+fn total_kibibytes(meminfo: &str) -> Option<u64> {
+    let line = meminfo.lines().find(|line| line.starts_with("MemTotal:"))?;
+    line.split_ascii_whitespace().nth(1)?.parse().ok()
+}
+
+pub fn cpu_architecture() -> CpuArchitecture {
+    if cfg!(target_arch = "aarch64") { CpuArchitecture::Arm64 } else { CpuArchitecture::X86_64 }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn memory_is_read_as_the_kernel_writes_it() {
+        assert_eq!(total_kibibytes("MemTotal:       24639344 kB\nMemFree: 1 kB\n"), Some(24_639_344));
+        assert_eq!(total_kibibytes(""), None);
+    }
+}

@@ -1,0 +1,163 @@
+//! Puts the parts of one machine together: store, control, containerd and the agents.
+
+use crate::config::Up;
+use crate::data_dir::{DataDir, Identity};
+use crate::{Outcome, machine};
+use longshore_agent::agent::{self, Instance};
+use longshore_agent::cgroup::Cgroups;
+use longshore_agent::logs::Logs;
+use longshore_agent::network::{self, Network};
+use longshore_agent::runtime::{ContainerdRuntime, Runtime, supervisor::Containerd};
+use longshore_control::agents::{self, Link};
+use longshore_control::log_store::{self, LogStore};
+use longshore_control::{Config, Context, RandomIds, housekeeping};
+use longshore_engine::View;
+use longshore_model::container_instance::ContainerInstance;
+use longshore_model::id::IdSource;
+use longshore_model::link::Hello;
+use longshore_model::{ContainerInstanceId, Resources};
+use longshore_store::Store;
+use std::sync::Arc;
+use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
+
+/// Messages that wait on a link in each direction.
+const LINK: usize = 256;
+
+/// Everything but the APIs' front.
+pub struct Server {
+    pub context: Arc<Context>,
+    pub containerd: Containerd,
+    pub runtimes: Vec<Arc<dyn Runtime>>,
+    pub instances: Vec<ContainerInstanceId>,
+    running: Vec<JoinHandle<()>>,
+}
+
+impl Server {
+    /// Opens what the data directory holds, and connects the agents.
+    pub async fn start(data_dir: &DataDir, up: &Up) -> Outcome<Self> {
+        let store = longshore_store::embedded::Embedded::open(&data_dir.store()).await?;
+        let store: Arc<Store<View>> = Arc::new(Store::open(Arc::new(store)).await?);
+        let identity = identity(data_dir, up, &store.snapshot().view)?;
+        let logs = data_dir.logs();
+        let log_store =
+            tokio::task::spawn_blocking(move || LogStore::open(&logs, log_store::Options::default())).await??;
+        let config = Config {
+            vpc_cidr: identity.vpc_cidr,
+            keep_stopped_tasks: i64::from(up.keep_stopped_tasks_hours) * 3_600_000,
+        };
+        let context = Arc::new(Context::new(store, log_store, config));
+        let containerd = match &up.containerd {
+            Some(address) => Containerd::external(data_dir.path(), address).await?,
+            None => Containerd::start(data_dir.path()).await?,
+        };
+        let mut server = Self { context, containerd, runtimes: Vec::new(), instances: Vec::new(), running: Vec::new() };
+        let resources = machine::share(up)?;
+        for (index, id) in identity.instances.iter().enumerate() {
+            server.start_instance(data_dir, up, index, *id, identity.instances.len(), resources).await?;
+        }
+        server.running.push(tokio::spawn(housekeeping::run(Arc::clone(&server.context))));
+        server.wait_for_agents().await;
+        Ok(server)
+    }
+
+    async fn start_instance(
+        &mut self,
+        data_dir: &DataDir,
+        up: &Up,
+        index: usize,
+        id: ContainerInstanceId,
+        count: usize,
+        resources: Resources,
+    ) -> Outcome {
+        let place = match (count, u16::try_from(index)) {
+            (1, _) | (_, Err(_)) => network::Instance::Host,
+            (_, Ok(number)) => network::Instance::Namespaced(number),
+        };
+        let network = network::Config::new(data_dir.path(), self.context.config.vpc_cidr, place);
+        let network = Network::open(network).await?;
+        let runtime = ContainerdRuntime::connect(self.containerd.config(index, up.mirrors.clone())).await?;
+        let runtime: Arc<dyn Runtime> = Arc::new(runtime);
+        self.runtimes.push(Arc::clone(&runtime));
+        self.instances.push(id);
+        let (to_control, from_agent) = mpsc::channel(LINK);
+        let (to_agent, from_control) = mpsc::channel(LINK);
+        let instance = Instance {
+            hello: Hello {
+                instance: id,
+                name: format!("instance-{}", index + 1),
+                resources,
+                cpu_architecture: machine::cpu_architecture(),
+            },
+            runtime,
+            network: Arc::new(network),
+            cgroups: Arc::new(Cgroups::detect(&format!("/longshore-{}/{index}", self.containerd.hash()))?),
+            logs: Arc::new(Logs::new(to_control.clone())?),
+            tasks_dir: data_dir.tasks(index),
+            to_control,
+        };
+        std::fs::create_dir_all(&instance.tasks_dir)?;
+        let context = Arc::clone(&self.context);
+        self.running.push(tokio::spawn(async move {
+            let ended = agents::serve(context, Link { to_agent, from_agent }).await;
+            tracing::info!(reason = %ended, "an agent's connection ended");
+        }));
+        self.running.push(tokio::spawn(agent::run(Arc::new(instance), from_control)));
+        Ok(())
+    }
+
+    /// Waits until every instance takes tasks.
+    pub async fn wait_for_agents(&self) {
+        let mut changes = self.context.store.follow();
+        let connected = |view: &View| {
+            self.instances.iter().all(|id| {
+                view.container_instances.get(&ContainerInstance::key_of(*id)).is_some_and(|i| i.agent_connected)
+            })
+        };
+        while !connected(&self.context.view()) {
+            if changes.next().await.is_none() {
+                return;
+            }
+        }
+    }
+
+    /// Ends everything but the containers.
+    pub async fn stop(self) -> Outcome {
+        self.running.iter().for_each(JoinHandle::abort);
+        Ok(self.containerd.stop().await?)
+    }
+
+    /// Ends everything but containerd, which is given back.
+    pub fn into_containerd(self) -> Containerd {
+        self.running.iter().for_each(JoinHandle::abort);
+        self.containerd
+    }
+}
+
+/// The instances of this start: as many as asked for, and those besides that still hold tasks.
+fn identity(data_dir: &DataDir, up: &Up, view: &View) -> Outcome<Identity> {
+    let mut identity = match data_dir.identity()? {
+        Some(identity) => identity,
+        None => Identity { vpc_cidr: up.vpc_cidr, instances: Vec::new() },
+    };
+    if identity.vpc_cidr != up.vpc_cidr && !view.vpcs.is_empty() {
+        return Err(format!(
+            "{} was made with --vpc-cidr {}, and its tasks have addresses there: start it with that block, or use \
+             another data directory for {}",
+            data_dir.path().display(),
+            identity.vpc_cidr,
+            up.vpc_cidr
+        )
+        .into());
+    }
+    identity.vpc_cidr = up.vpc_cidr;
+    let holding = |id: &ContainerInstanceId| view.task_count_on(*id) > 0;
+    while identity.instances.len() > usize::from(up.instances) && !identity.instances.last().is_some_and(holding) {
+        identity.instances.pop();
+    }
+    while identity.instances.len() < usize::from(up.instances) {
+        identity.instances.push(RandomIds.container_instance());
+    }
+    data_dir.keep_identity(&identity)?;
+    Ok(identity)
+}
