@@ -211,7 +211,7 @@ async fn local_paths_are_longshores_own() {
     let get = |path: &str| format!("GET {path} HTTP/1.1\r\nHost: x\r\n\r\n");
     let answer = server.send(&get("/_longshore/health")).await;
     assert_eq!((answer.status, json(&answer.body)["status"].as_str()), (200, Some("ok")));
-    assert_eq!(server.send(&get("/_longshore/echo?a=b")).await.text(), "GET echo a=b");
+    assert_eq!(server.send(&get("/_longshore/echo?a=b")).await.text(), "GET /_longshore/echo a=b");
     assert_eq!(server.send(&get("/_longshore/nothing")).await.status, 404);
 }
 

@@ -10,11 +10,12 @@ use http_body_util::Full;
 use super::{Api, answer};
 
 pub(super) const PREFIX: &str = "/_longshore/";
+const HEALTH: &str = "/_longshore/health";
 
 #[derive(Clone, Debug)]
 pub struct LocalRequest {
     pub method: Method,
-    /// What follows `/_longshore/`.
+    /// Whole: `/_longshore/reset`.
     pub path: String,
     pub query: String,
     pub body: Bytes,
@@ -31,6 +32,10 @@ impl LocalAnswer {
     pub fn json(status: u16, body: impl Into<Bytes>) -> Self {
         Self { status, content_type: "application/json", body: body.into() }
     }
+
+    pub fn text(status: u16, body: impl Into<Bytes>) -> Self {
+        Self { status, content_type: "text/plain; charset=utf-8", body: body.into() }
+    }
 }
 
 pub(super) async fn answer(
@@ -39,11 +44,11 @@ pub(super) async fn answer(
     body: Bytes,
     request_id: &str,
 ) -> Response<Full<Bytes>> {
-    let path = parts.uri.path().strip_prefix(PREFIX).unwrap_or_default().to_owned();
-    let answer = if path == "health" && parts.method == Method::GET {
+    let answer = if parts.uri.path() == HEALTH && parts.method == Method::GET {
         LocalAnswer::json(200, "{\"status\":\"ok\"}")
     } else {
         let query = parts.uri.query().unwrap_or_default().to_owned();
+        let path = parts.uri.path().to_owned();
         let request = LocalRequest { method: parts.method, path, query, body };
         let api = Arc::clone(api);
         match tokio::spawn(async move { api.local(request).await }).await {

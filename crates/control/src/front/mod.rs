@@ -106,9 +106,10 @@ pub struct Front {
     api: Arc<dyn Api>,
     auth: Auth,
     limits: Limits,
-    /// For requests that name none.
-    region: String,
 }
+
+/// The region of requests that name none.
+const REGION: &str = "us-east-1";
 
 /// A request whose service is known as far as it can be, before its body is read.
 struct Head {
@@ -121,8 +122,8 @@ struct Head {
 }
 
 impl Front {
-    pub fn new(api: Arc<dyn Api>, auth: Auth, limits: Limits, region: &str) -> Self {
-        Self { api, auth, limits, region: region.to_owned() }
+    pub fn new(api: Arc<dyn Api>, auth: Auth, limits: Limits) -> Self {
+        Self { api, auth, limits }
     }
 
     /// Answers one request.
@@ -228,7 +229,7 @@ impl Front {
         Caller {
             access_key: presented.map(|presented| presented.scope.access_key.clone()),
             session_token: presented.and_then(|presented| presented.session_token.clone()),
-            region: presented.map_or(&self.region, |presented| &presented.scope.region).clone(),
+            region: presented.map_or(REGION, |presented| &presented.scope.region).to_owned(),
             request_id: head.request_id.clone(),
             peer: head.peer,
         }

@@ -2,7 +2,6 @@
 //! Invariant: when the server stops, requests in flight are answered before their connections close.
 
 use std::convert::Infallible;
-use std::future::Future;
 use std::net::SocketAddr;
 use std::pin::pin;
 use std::sync::Arc;
@@ -23,23 +22,23 @@ const HEADERS: usize = 64 << 10;
 const STREAMS: u32 = 128;
 
 impl Front {
-    /// Serves connections until `shutdown`, then finishes the requests in flight.
-    pub async fn serve(self: Arc<Self>, listener: TcpListener, shutdown: impl Future<Output = ()>) {
-        let places = Arc::new(Semaphore::new(self.limits.connections));
-        let (stop, stopped) = watch::channel(false);
+    /// Serves connections until `shutdown` says true or its sender is gone, then finishes the requests in flight.
+    pub async fn serve(self, listener: TcpListener, mut shutdown: watch::Receiver<bool>) {
+        let front = Arc::new(self);
+        let places = Arc::new(Semaphore::new(front.limits.connections));
+        let stopped = shutdown.clone();
         let mut connections = JoinSet::new();
-        let mut shutdown = pin!(shutdown);
         loop {
             let accepted = async {
                 let place = Arc::clone(&places).acquire_owned().await;
                 (place, listener.accept().await)
             };
             tokio::select! {
-                () = &mut shutdown => break,
+                () = told_to_stop(&mut shutdown) => break,
                 Some(_) = connections.join_next() => {}
                 (Ok(place), accepted) = accepted => match accepted {
                     Ok((stream, peer)) => {
-                        let connection = Arc::clone(&self).connection(stream, peer, stopped.clone());
+                        let connection = Arc::clone(&front).connection(stream, peer, stopped.clone());
                         connections.spawn(async move {
                             connection.await;
                             drop(place);
@@ -55,9 +54,8 @@ impl Front {
             }
         }
         drop(listener);
-        let _ = stop.send(true);
         let drained = async { while connections.join_next().await.is_some() {} };
-        if tokio::time::timeout(self.limits.drain, drained).await.is_err() {
+        if tokio::time::timeout(front.limits.drain, drained).await.is_err() {
             tracing::warn!(connections = connections.len(), "requests were cut off when the server stopped");
         }
     }
@@ -98,9 +96,8 @@ impl Front {
                     break;
                 }
                 () = activity.idle_for(idle) => break,
-                changed = stopped.changed(), if !stopping => {
+                () = told_to_stop(&mut stopped), if !stopping => {
                     stopping = true;
-                    let _ = changed;
                     connection.as_mut().graceful_shutdown();
                     // Without a request there is nothing to finish, and a client that sent none yet would hold the stop up.
                     if activity.running.load(Ordering::Acquire) == 0 && activity.started.load(Ordering::Acquire) == 0 {
@@ -110,6 +107,11 @@ impl Front {
             }
         }
     }
+}
+
+async fn told_to_stop(shutdown: &mut watch::Receiver<bool>) {
+    // Its sender gone, nobody could tell any more.
+    let _ = shutdown.wait_for(|stop| *stop).await;
 }
 
 /// What happens on a connection, for its idle timer.

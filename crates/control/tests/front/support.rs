@@ -9,7 +9,7 @@ use longshore_control::front::{Api, Auth, Caller, Front, Limits, LocalAnswer, Lo
 use longshore_wire::{Fault, Map, OperationInfo, ServiceInfo, Timestamp, Value};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{Semaphore, oneshot};
+use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinHandle;
 
 static SERVICES: [&ServiceInfo; 3] =
@@ -76,7 +76,7 @@ impl Api for Echo {
 
     async fn local(&self, request: LocalRequest) -> Option<LocalAnswer> {
         let said = format!("{} {} {}", request.method, request.path, request.query);
-        (request.path == "echo").then(|| LocalAnswer::json(200, said))
+        (request.path == "/_longshore/echo").then(|| LocalAnswer::text(200, said))
     }
 }
 
@@ -102,7 +102,7 @@ pub struct Server {
     waiting: Arc<Semaphore>,
     released: Arc<Semaphore>,
     finished: Arc<Semaphore>,
-    stop: Option<oneshot::Sender<()>>,
+    stop: watch::Sender<bool>,
     running: JoinHandle<()>,
 }
 
@@ -118,12 +118,10 @@ impl Server {
             released: Arc::clone(&released),
             finished: Arc::clone(&finished),
         };
-        let front = Arc::new(Front::new(Arc::new(api), auth, limits, "us-east-1"));
-        let (stop, stopped) = oneshot::channel();
-        let running = tokio::spawn(front.serve(listener, async {
-            let _ = stopped.await;
-        }));
-        Self { address, state, waiting, released, finished, stop: Some(stop), running }
+        let front = Front::new(Arc::new(api), auth, limits);
+        let (stop, stopped) = watch::channel(false);
+        let running = tokio::spawn(front.serve(listener, stopped));
+        Self { address, state, waiting, released, finished, stop, running }
     }
 
     pub async fn connect(&self) -> Connection {
@@ -151,8 +149,8 @@ impl Server {
         self.finished.acquire().await.expect("a finished handler").forget();
     }
 
-    pub fn stop(&mut self) {
-        self.stop.take().expect("a running server").send(()).expect("a running server");
+    pub fn stop(&self) {
+        self.stop.send_replace(true);
     }
 
     pub async fn until_stopped(&mut self) {
