@@ -136,6 +136,50 @@ async fn a_registry_that_ignores_ranges_is_resumed_too() {
 }
 
 #[tokio::test]
+async fn a_later_pull_goes_on_from_a_failed_one() {
+    let (machine, registry) = (Machine::start().await, Registry::start());
+    let image = busybox_with_data("later", 4 << 20);
+    registry.push("big:1", &image);
+    registry.break_after(&image.layers[1], &[3 << 20, 0, 0, 0, 0]);
+    let error = pull(&machine.runtime().await, &registry.name("big:1")).await.unwrap_err();
+    assert!(matches!(error, PullError::Unreachable { .. }), "{error}");
+    registry.break_after(&image.layers[1], &[]);
+    pull(&machine.runtime().await, &registry.name("big:1")).await.unwrap();
+    let size = image.blobs[&image.layers[1]].1.len();
+    let served = registry.served(&image.layers[1]);
+    assert!(served < size + (1 << 20), "{served} bytes went out for {size}");
+}
+
+#[tokio::test]
+async fn credentials_do_not_follow_a_redirect_to_another_host() {
+    let (machine, registry, elsewhere) = (Machine::start().await, Registry::start(), Registry::start());
+    let image = busybox();
+    registry.push("app:1", &image);
+    elsewhere.push("app:1", &image);
+    registry.require_basic("ann:s3cret");
+    registry.redirect_blobs(&elsewhere);
+    let credentials = Credentials { username: "ann".into(), password: "s3cret".into() };
+    let name = registry.name("app:1").parse().unwrap();
+    let runtime = machine.runtime().await;
+    runtime.ensure_image(&name, PullPolicy::Default, Some(&credentials), None).await.unwrap();
+    assert_eq!((elsewhere.count("blobs"), elsewhere.authorized()), (2, 0));
+    assert!(registry.authorized() > 2);
+}
+
+#[tokio::test]
+async fn a_registry_without_head_serves_too() {
+    let (machine, registry) = (Machine::start().await, Registry::start());
+    let (image, other) = (busybox(), busybox_with_data("other", 10));
+    registry.push("app:1", &image);
+    registry.push("app:2", &other);
+    registry.refuse_head();
+    let runtime = machine.runtime().await;
+    assert_eq!(pull(&runtime, &registry.name("app:1")).await.unwrap().digest, image.index);
+    let by_digest = registry.name(&format!("app@{}", other.index));
+    assert_eq!(pull(&runtime, &by_digest).await.unwrap().digest, other.index);
+}
+
+#[tokio::test]
 async fn wrong_bytes_are_refused_and_do_not_stay() {
     let (machine, registry) = (Machine::start().await, Registry::start());
     let image = busybox_with_data("wrong", 2 << 20);

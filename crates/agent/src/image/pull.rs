@@ -32,8 +32,8 @@ use super::{
 };
 use crate::runtime::{
     Error,
-    client::{Client, failed, unless_missing},
-    lock,
+    client::{Client, failed, unless_missing, unless_present},
+    lock, now,
 };
 
 /// The images of one instance.
@@ -120,8 +120,8 @@ impl Images {
         lock(&self.inner.known).retain(|_, known| known.chain_id != image.chain_id);
     }
 
-    /// Leases of pulls that a killed process left. Only while nothing is pulled.
-    pub async fn sweep(&self) -> Result<(), Error> {
+    /// What failed pulls left, to be resumed. Only while nothing is pulled.
+    pub async fn forget_attempts(&self) -> Result<(), Error> {
         let request = ListRequest { filters: Vec::new() };
         let answer = self.inner.client.leases().list(request).await.map_err(failed("list the leases"))?;
         for lease in answer.into_inner().leases.into_iter().filter(|lease| lease.id.starts_with(LEASE_PREFIX))
@@ -223,7 +223,7 @@ impl Inner {
     ) -> Result<Image, PullError> {
         let documents = self.documents(root, bytes, source).await?;
         let chain_ids = documents.config.chain_ids();
-        let lease = Lease::take(&self.client).await?;
+        let lease = Lease::take(&self.client, root).await?;
         let store = Store { client: lease.client.clone() };
         // From the inside out, so that every label names what is there.
         documents.write_config(&store, &self.unpacker.snapshotter, chain_ids.last()).await?;
@@ -452,35 +452,28 @@ impl Counter {
     }
 }
 
-/// Holds the parts of an image until its record does.
+/// Holds the parts of an image until its record does. A pull that failed or was killed leaves it, so that the next one
+/// goes on from what was downloaded; after a day it expires.
 struct Lease {
-    id: Option<String>,
+    id: String,
     client: Client,
 }
 
 impl Lease {
-    async fn take(client: &Client) -> Result<Self, PullError> {
-        let id = format!("{LEASE_PREFIX}{:016x}", getrandom::u64().unwrap_or_default());
-        let request = CreateRequest { id: id.clone(), labels: HashMap::new() };
-        client.leases().create(request).await.map_err(failed("take a lease"))?;
-        Ok(Self { client: client.leased(&id)?, id: Some(id) })
+    async fn take(client: &Client, root: &Descriptor) -> Result<Self, PullError> {
+        const A_DAY: i64 = 24 * 3600 * 1000;
+        let until = jiff::Timestamp::from_millisecond(now().plus_millis(A_DAY).millis()).unwrap_or_default();
+        // One name for all attempts, or each would leave a lease.
+        let id = format!("{LEASE_PREFIX}{}", root.digest.trim_start_matches("sha256:"));
+        let labels = HashMap::from([("containerd.io/gc.expire".to_owned(), until.to_string())]);
+        let request = CreateRequest { id: id.clone(), labels };
+        unless_present(client.leases().create(request).await, "take a lease")?;
+        Ok(Self { client: client.leased(&id)?, id })
     }
 
-    async fn release(mut self) {
-        if let Some(id) = self.id.take()
-            && let Err(error) = delete_lease(&self.client, id).await
-        {
-            tracing::warn!(%error, "a lease stays until the next start");
-        }
-    }
-}
-
-/// A pull that failed or was given up.
-impl Drop for Lease {
-    fn drop(&mut self) {
-        if let (Some(id), Ok(handle)) = (self.id.take(), tokio::runtime::Handle::try_current()) {
-            let client = self.client.clone();
-            handle.spawn(async move { delete_lease(&client, id).await });
+    async fn release(self) {
+        if let Err(error) = delete_lease(&self.client, self.id).await {
+            tracing::warn!(%error, "a lease stays until it expires");
         }
     }
 }

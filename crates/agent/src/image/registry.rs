@@ -20,7 +20,7 @@ use super::{
     Credentials, ImageRef, PullError,
     manifest::{ACCEPTED, DOCUMENT_LIMIT, Descriptor},
     reference::is_digest,
-    store::{ByteStream, Source, collect},
+    store::{ByteStream, Source, collect, verified},
 };
 
 /// Connections and tokens, shared by all pulls.
@@ -78,7 +78,11 @@ impl Repository {
     /// What the reference names now; its content too when the registry would not say the digest alone.
     pub async fn resolve(&self) -> Result<(Descriptor, Option<Bytes>), PullError> {
         let path = format!("manifests/{}", self.reference.version());
-        let answer = self.ask(&Method::HEAD, &path, &accept()).await?;
+        let answer = match self.ask(&Method::HEAD, &path, &accept()).await {
+            // Not every registry knows HEAD.
+            Err(PullError::Registry { .. }) => return self.resolve_by_content(&path).await,
+            other => other?,
+        };
         let header = |name| answer.headers().get(name).and_then(|value: &HeaderValue| value.to_str().ok());
         let digest = self.reference.digest.as_deref().or(header(DIGEST_HEADER)).filter(|d| is_digest(d));
         let size = header(CONTENT_LENGTH).and_then(|length| length.parse().ok()).filter(|size| *size > 0);
@@ -89,8 +93,17 @@ impl Repository {
                 None,
             ));
         }
-        let bytes = self.document(&path).await?;
-        Ok((Descriptor::of(&bytes), Some(bytes)))
+        self.resolve_by_content(&path).await
+    }
+
+    async fn resolve_by_content(&self, path: &str) -> Result<(Descriptor, Option<Bytes>), PullError> {
+        let bytes = self.document(path).await?;
+        let root = Descriptor::of(&bytes);
+        match &self.reference.digest {
+            Some(wanted) => verified(&Descriptor { digest: wanted.clone(), ..root.clone() }, bytes.clone())?,
+            None => bytes.clone(),
+        };
+        Ok((root, Some(bytes)))
     }
 
     async fn document(&self, path: &str) -> Result<Bytes, PullError> {

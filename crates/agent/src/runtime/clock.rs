@@ -2,7 +2,7 @@
 
 use longshore_model::time::Timestamp;
 
-pub(super) fn now() -> Timestamp {
+pub(crate) fn now() -> Timestamp {
     #[allow(clippy::disallowed_methods, reason = "the runtime is a shell: it stamps what it saw happen")]
     let since_epoch = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
     Timestamp(i64::try_from(since_epoch.as_millis()).unwrap_or(i64::MAX))

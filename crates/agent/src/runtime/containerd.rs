@@ -110,7 +110,6 @@ impl ContainerdRuntime {
             events,
             watching,
         };
-        runtime.images.sweep().await?;
         runtime.sweep().await?;
         Ok(runtime)
     }
@@ -258,6 +257,11 @@ impl From<Attempt> for CreateError {
 }
 
 impl ContainerdRuntime {
+    /// For the end of an instance: removes what failed pulls keep to go on from.
+    pub(super) async fn forget_attempts(&self) -> Result<(), Error> {
+        self.images.forget_attempts().await
+    }
+
     /// Three calls, two of them at once: the snapshot and the record do not need each other.
     async fn try_create(&self, spec: &ContainerSpec) -> Result<Created, Attempt> {
         let user_key = (spec.image.chain_id.clone(), user_wanted(spec).to_owned());

@@ -17,7 +17,7 @@ use async_trait::async_trait;
 use longshore_model::time::Timestamp;
 use tokio::sync::broadcast;
 
-pub(crate) use self::containerd::lock;
+pub(crate) use self::{clock::now, containerd::lock};
 pub use self::containerd::{Config, ContainerdRuntime, SharedRuntime};
 use crate::image::{Credentials, Image, ImageRef, ImportError, Progress, PullError, PullPolicy};
 

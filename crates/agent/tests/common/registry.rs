@@ -28,6 +28,11 @@ struct State {
     /// Wants this user and password, exchanged for a token.
     password: Option<String>,
     basic: bool,
+    /// Where blobs are, if not here.
+    blobs_at: Option<SocketAddr>,
+    refuses_head: bool,
+    served: HashMap<String, usize>,
+    authorized: usize,
 }
 
 impl Registry {
@@ -79,6 +84,24 @@ impl Registry {
         self.state.lock().unwrap().basic = true;
     }
 
+    pub fn redirect_blobs(&self, to: &Self) {
+        self.state.lock().unwrap().blobs_at = Some(to.address);
+    }
+
+    pub fn refuse_head(&self) {
+        self.state.lock().unwrap().refuses_head = true;
+    }
+
+    /// How many bytes of the blob went out.
+    pub fn served(&self, digest: &str) -> usize {
+        self.state.lock().unwrap().served.get(digest).copied().unwrap_or(0)
+    }
+
+    /// How many requests showed who is asking.
+    pub fn authorized(&self) -> usize {
+        self.state.lock().unwrap().authorized
+    }
+
     /// How many requests there were whose method and path contain `text`.
     pub fn count(&self, text: &str) -> usize {
         self.state.lock().unwrap().requests.iter().filter(|request| request.contains(text)).count()
@@ -104,6 +127,10 @@ impl Registry {
         state.requests.push(request.to_owned());
         let (method, path) = request.split_once(' ')?;
         let head = method == "HEAD";
+        state.authorized += usize::from(headers.contains_key("authorization"));
+        if head && state.refuses_head {
+            return respond(out, "405 Method Not Allowed", "", b"", head);
+        }
         if let Some(refusal) = self.refusal(&state, path, headers) {
             return respond(out, &refusal.0, &refusal.1, refusal.2.as_bytes(), head);
         }
@@ -112,6 +139,10 @@ impl Registry {
         }
         let parts: Vec<&str> = path.strip_prefix("/v2/")?.rsplitn(3, '/').collect();
         let [version, kind, repository] = parts.as_slice() else { return None };
+        if let Some(address) = state.blobs_at.filter(|_| *kind == "blobs") {
+            let location = format!("Location: http://{address}{path}\r\n");
+            return respond(out, "307 Temporary Redirect", &location, b"", head);
+        }
         let digest = match state.tags.get(&format!("{repository}:{version}")) {
             Some(digest) if *kind == "manifests" => digest.clone(),
             _ => (*version).to_owned(),
@@ -131,6 +162,10 @@ impl Registry {
             .get_mut(&digest)
             .filter(|_| !head)
             .and_then(|all| (!all.is_empty()).then(|| all.remove(0)));
+        if !head {
+            let count = breaks.unwrap_or(body.len()).min(body.len());
+            *state.served.entry(digest.clone()).or_default() += count;
+        }
         drop(state);
         if let Some(after) = breaks {
             write!(out, "HTTP/1.1 {status}\r\n{about}Content-Length: {}\r\n\r\n", body.len()).ok()?;

@@ -70,7 +70,8 @@ async fn clear(containerd: &Containerd, namespace: &str) -> Result<(), Error> {
     let config =
         super::super::Config { namespace: namespace.to_owned(), ..containerd.config(0, Default::default()) };
     let runtime = ContainerdRuntime::connect(config).await?;
-    Ok(runtime.clear().await?)
+    runtime.clear().await?;
+    Ok(runtime.forget_attempts().await?)
 }
 
 /// A shim ends when its container is deleted; one that is left lost its containerd's records.
