@@ -169,8 +169,9 @@ fn replay(index: &mut Index, journal: &Arc<Journal>, last: bool) -> io::Result<u
             );
         }
         journal.file.set_len(at)?;
-        journal.file.sync_all()?;
     }
+    // A killed process may have written what it had no time to sync; from here on it counts as durable.
+    journal.file.sync_all()?;
     Ok(at)
 }
 

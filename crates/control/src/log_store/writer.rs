@@ -149,7 +149,8 @@ struct Round {
     next_sequence: u64,
     next_number: u64,
     appends: Vec<(AppendReply, Appended, Option<SourceKey>)>,
-    creates: Vec<StreamReply>,
+    /// With whether the stream was there before.
+    creates: Vec<(StreamReply, bool)>,
 }
 
 type AppendReply = oneshot::Sender<Result<Appended, AppendError>>;
@@ -165,12 +166,11 @@ impl Writer {
                 match command {
                     Command::Append { batch, reply } => self.stage_append(&mut round, batch, reply),
                     Command::CreateStream { group, stream, now, reply } => {
-                        if self.stream_number(&round, &group, &stream).is_some() {
-                            let _ = reply.send(Err(StreamError::AlreadyExists));
-                        } else {
+                        let known = self.stream_number(&round, &group, &stream).is_some();
+                        if !known {
                             round.stage_create(&self.shared, group, stream, now);
-                            round.creates.push(reply);
                         }
+                        round.creates.push((reply, known));
                     }
                     alone => {
                         self.commit(round);
@@ -195,16 +195,11 @@ impl Writer {
     }
 
     fn stage_append(&mut self, round: &mut Round, batch: EncodedBatch, reply: AppendReply) {
-        let number = match self.stream_number(round, &batch.group, &batch.stream) {
-            Some(number) => number,
-            None if batch.create_stream => {
-                round.stage_create(&self.shared, batch.group.clone(), batch.stream.clone(), batch.now)
-            }
-            None => {
-                let _ = reply.send(Err(AppendError::NoSuchStream));
-                return;
-            }
-        };
+        let number = self.stream_number(round, &batch.group, &batch.stream);
+        if number.is_none() && !batch.create_stream {
+            let _ = reply.send(Err(AppendError::NoSuchStream));
+            return;
+        }
         match self.judge(round, number, &batch) {
             Err(error) => {
                 let _ = reply.send(Err(error));
@@ -216,6 +211,9 @@ impl Writer {
                 let key = batch.source.as_ref().map(|source| {
                     ((batch.group.clone(), batch.stream.clone(), source.source.clone()), source.start)
                 });
+                let number = number.unwrap_or_else(|| {
+                    round.stage_create(&self.shared, batch.group.clone(), batch.stream.clone(), batch.now)
+                });
                 round.stage_block(number, batch);
                 round.appends.push((reply, Appended::Stored, key));
             }
@@ -223,10 +221,15 @@ impl Writer {
     }
 
     /// Whether the batch continues its source.
-    fn judge(&mut self, round: &Round, number: u64, batch: &EncodedBatch) -> Result<Appended, AppendError> {
+    fn judge(
+        &mut self,
+        round: &Round,
+        number: Option<u64>,
+        batch: &EncodedBatch,
+    ) -> Result<Appended, AppendError> {
         let Some(source) = &batch.source else { return Ok(Appended::Stored) };
         let durable = self.shared.read().source_offset(&batch.group, &batch.stream, &source.source);
-        let staged = round.sources.get(&(number, source.source.clone())).copied();
+        let staged = number.and_then(|number| round.sources.get(&(number, source.source.clone())).copied());
         let stored = durable.max(staged);
         if let Some(stored) = stored.filter(|stored| source.end <= *stored) {
             return Ok(Appended::Duplicate { stored });
@@ -260,8 +263,8 @@ impl Writer {
                 for (reply, appended, _) in round.appends {
                     let _ = reply.send(Ok(appended));
                 }
-                for reply in round.creates {
-                    let _ = reply.send(Ok(()));
+                for (reply, known) in round.creates {
+                    let _ = reply.send(if known { Err(StreamError::AlreadyExists) } else { Ok(()) });
                 }
                 self.rotate_when_full();
             }
@@ -273,7 +276,7 @@ impl Writer {
                     }
                     let _ = reply.send(Err(AppendError::Io(error.clone())));
                 }
-                for reply in round.creates {
+                for (reply, _) in round.creates {
                     let _ = reply.send(Err(StreamError::Io(error.clone())));
                 }
             }

@@ -77,3 +77,29 @@ async fn a_deleted_stream_forgets_its_sources_and_takes_up_a_running_one() {
     assert_eq!(store.append(from(10, 20), Timestamp(1)).await.unwrap(), Appended::Stored);
     assert_eq!(all(&store, "g", "s").await, ["10..20"]);
 }
+
+/// A store whose journal cannot be written.
+fn without_disk(directory: &Path) -> LogStore {
+    let lock = recover::lock(directory).unwrap();
+    let file = std::fs::File::open("/dev/null").unwrap();
+    let index = RwLock::new(index::Index::new());
+    let shared = Arc::new(Shared { directory: directory.to_owned(), options: SMALL, index });
+    let (commands, receiver) = mpsc::channel(writer::QUEUE);
+    let journal = Arc::new(index::Journal { number: 1, file });
+    let writer = Some(writer::start(shared.clone(), vec![(journal, 0)], receiver).unwrap());
+    LogStore { inner: Arc::new(Inner { shared, commands: Some(commands), writer, _lock: lock }) }
+}
+
+#[tokio::test]
+async fn a_write_that_fails_is_not_answered_and_not_overtaken() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = without_disk(directory.path());
+    for _ in 0..2 {
+        let failed = store.append(from(0, 10), Timestamp(1)).await;
+        assert!(matches!(failed, Err(AppendError::Io(_))), "{failed:?}");
+        let behind = store.append(from(10, 20), Timestamp(1)).await;
+        assert!(matches!(behind, Err(AppendError::OutOfSequence { stored: 0 })), "{behind:?}");
+    }
+    assert!(matches!(store.create_stream(&group("g"), "s", Timestamp(1)).await, Err(StreamError::Io(_))));
+    assert!(!store.has_stream(&group("g"), "s"));
+}
