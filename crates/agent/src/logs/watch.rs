@@ -35,7 +35,10 @@ impl Watcher {
     pub fn new() -> Self {
         let inotify =
             inotify::init(CreateFlags::NONBLOCK | CreateFlags::CLOEXEC).map_err(std::io::Error::from);
-        #[allow(deprecated, reason = "an OwnedFd that nobody can take out upholds what `register` asks for unsafely")]
+        #[allow(
+            deprecated,
+            reason = "an OwnedFd that nobody can take out upholds what `register` asks for unsafely"
+        )]
         match inotify.and_then(AsyncFd::new) {
             Ok(inotify) => {
                 let watching = Arc::new(Watching { inotify, waiting: Mutex::new(HashMap::new()) });
