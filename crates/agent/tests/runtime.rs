@@ -68,6 +68,25 @@ async fn a_container_gets_what_its_specification_says() {
 }
 
 #[tokio::test]
+async fn a_container_is_confined_unless_it_is_privileged() {
+    let machine = Machine::start().await;
+    let (runtime, image) = machine.with_busybox().await;
+    let mut events = runtime.events();
+    // A user namespace needs no capability: only the filter of system calls stands before it.
+    let script = "exec 2>/dev/null; unshare -U true && echo namespace; mount -t tmpfs x /srv && echo mount; \
+                  S=/proc/sys/vm/swappiness; V=$(cat $S); echo $V >$S && echo sysctl; touch /file && echo file; true";
+    for (id, privileged, expected) in
+        [("confined", false, ""), ("privileged", true, "namespace\nmount\nsysctl\n")]
+    {
+        let spec = machine.spec(&image, id, script);
+        run(&runtime, &ContainerSpec { privileged, readonly_rootfs: true, ..spec }).await;
+        exit(&runtime, &mut events, id).await;
+        runtime.delete(id).await.unwrap();
+        assert_eq!(read(&machine.log(id)), expected);
+    }
+}
+
+#[tokio::test]
 async fn a_kill_for_memory_is_told_from_others_even_by_a_new_agent() {
     let machine = Machine::start().await;
     let (runtime, image) = machine.with_busybox().await;

@@ -92,6 +92,7 @@ impl ContainerdRuntime {
             message: e.to_string(),
         })?;
         let machine = spec::Machine {
+            capabilities: super::supervisor::capabilities(),
             can_lower_oom_score: super::supervisor::can_lower_oom_score(),
             cgroup_v2: cgroups.is_v2(),
             swap_accounting: cgroups.accounts_swap(),

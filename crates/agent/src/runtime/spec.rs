@@ -10,6 +10,8 @@ use super::{ContainerSpec, CreateError, Limits, seccomp, users::User};
 /// What the machine can do, found once.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Machine {
+    /// What we have and so can give, as the kernel's bits.
+    pub capabilities: u64,
     /// Only a process with CAP_SYS_RESOURCE may lower its out-of-memory score again.
     pub can_lower_oom_score: bool,
     pub cgroup_v2: bool,
@@ -19,7 +21,8 @@ pub(super) struct Machine {
 
 /// The specification as JSON, as containerd wants it.
 pub(super) fn build(spec: &ContainerSpec, user: &User, machine: Machine) -> Result<Vec<u8>, CreateError> {
-    let process = process(spec, user, machine)?;
+    let capabilities = capabilities(spec, machine)?;
+    let process = process(spec, user, &capabilities, machine)?;
     let mut linux = json!({
         "namespaces": namespaces(spec, machine),
         "cgroupsPath": spec.cgroup,
@@ -29,7 +32,7 @@ pub(super) fn build(spec: &ContainerSpec, user: &User, machine: Machine) -> Resu
     if !spec.privileged {
         linux["maskedPaths"] = json!(MASKED);
         linux["readonlyPaths"] = json!(READONLY);
-        linux["seccomp"] = seccomp::profile(&capabilities(spec));
+        linux["seccomp"] = seccomp::profile(&capabilities);
     }
     let whole = json!({
         "ociVersion": "1.0.2",
@@ -42,8 +45,12 @@ pub(super) fn build(spec: &ContainerSpec, user: &User, machine: Machine) -> Resu
     serde_json::to_vec(&whole).map_err(|error| CreateError::Invalid(error.to_string()))
 }
 
-fn process(spec: &ContainerSpec, user: &User, machine: Machine) -> Result<Value, CreateError> {
-    let capabilities = capabilities(spec);
+fn process(
+    spec: &ContainerSpec,
+    user: &User,
+    capabilities: &[String],
+    machine: Machine,
+) -> Result<Value, CreateError> {
     let mut process = json!({
         "terminal": false,
         "user": { "uid": user.uid, "gid": user.gid, "additionalGids": user.additional_gids },
@@ -171,23 +178,35 @@ const ALL_CAPABILITIES: [&str; 41] = [
     "CHECKPOINT_RESTORE",
 ];
 
-/// Drops win over defaults, adds over drops; `ALL` is every one.
-fn capabilities(spec: &ContainerSpec) -> Vec<String> {
-    let all = || ALL_CAPABILITIES.iter().map(|name| format!("CAP_{name}"));
+/// Drops win over defaults, adds over drops; `ALL` is every one. Defaults that we lack ourselves, as in a container, are left
+/// out; one that is asked for by name and cannot be given is an error.
+fn capabilities(spec: &ContainerSpec, machine: Machine) -> Result<Vec<String>, CreateError> {
+    let held = |(bit, _): &(usize, &&str)| machine.capabilities >> bit & 1 == 1;
+    let all: BTreeSet<String> =
+        ALL_CAPABILITIES.iter().enumerate().filter(held).map(|(_, name)| format!("CAP_{name}")).collect();
     let named = |names: &[String]| -> BTreeSet<String> {
-        if names.iter().any(|name| name.eq_ignore_ascii_case("ALL")) {
-            return all().collect();
-        }
-        names.iter().map(|name| full_name(name)).collect()
+        let named = names.iter().filter(|name| !name.eq_ignore_ascii_case("ALL")).map(|name| full_name(name));
+        let every = names.iter().any(|name| name.eq_ignore_ascii_case("ALL"));
+        named.chain(every.then(|| all.clone()).into_iter().flatten()).collect()
     };
     let start: BTreeSet<String> = if spec.privileged {
-        all().collect()
+        all.clone()
     } else {
-        DEFAULT_CAPABILITIES.iter().map(ToString::to_string).collect()
+        DEFAULT_CAPABILITIES.iter().map(ToString::to_string).filter(|name| all.contains(name)).collect()
     };
-    let dropped = named(&spec.capabilities_drop);
-    let kept: BTreeSet<String> = start.difference(&dropped).cloned().collect();
-    kept.union(&named(&spec.capabilities_add)).cloned().collect()
+    let added = named(&spec.capabilities_add);
+    if let Some(name) = added.difference(&all).next() {
+        return Err(CreateError::Invalid(format!(
+            "invalid capability: {name} is unknown or not this instance's to give"
+        )));
+    }
+    Ok(start
+        .difference(&named(&spec.capabilities_drop))
+        .chain(&added)
+        .cloned()
+        .collect::<BTreeSet<_>>()
+        .into_iter()
+        .collect())
 }
 
 fn full_name(name: &str) -> String {
@@ -322,7 +341,12 @@ mod tests {
     use super::*;
     use crate::image::{Image, ImageConfig};
 
-    const MACHINE: Machine = Machine { can_lower_oom_score: false, cgroup_v2: false, swap_accounting: true };
+    const MACHINE: Machine = Machine {
+        capabilities: u64::MAX,
+        can_lower_oom_score: false,
+        cgroup_v2: false,
+        swap_accounting: true,
+    };
 
     fn words(text: &[&str]) -> Option<Vec<String>> {
         Some(text.iter().map(ToString::to_string).collect())
@@ -375,12 +399,29 @@ mod tests {
                 capabilities_drop: words(drop).unwrap(),
                 ..nginx()
             };
-            capabilities(&spec)
+            capabilities(&spec, MACHINE).unwrap()
         };
         assert_eq!(count(&[], &[]).len(), 14);
         assert_eq!(count(&["NET_ADMIN"], &["ALL"]), ["CAP_NET_ADMIN"]);
         assert_eq!(count(&["all"], &[]).len(), 41);
         assert_eq!(count(&["cap_sys_ptrace"], &["CAP_MKNOD"]).len(), 14);
+    }
+
+    #[test]
+    fn what_we_lack_is_left_out_or_refused() {
+        // CHOWN and KILL are all that this machine has.
+        let machine = Machine { capabilities: 0b10_0001, ..MACHINE };
+        let kept = |spec: &ContainerSpec| capabilities(spec, machine).map_err(|error| error.to_string());
+        let both = Ok(vec!["CAP_CHOWN".to_owned(), "CAP_KILL".to_owned()]);
+        assert_eq!(kept(&nginx()), both);
+        assert_eq!(kept(&ContainerSpec { privileged: true, ..nginx() }), both);
+        assert_eq!(kept(&ContainerSpec { capabilities_add: vec!["ALL".into()], ..nginx() }), both);
+        for name in ["SYS_ADMIN", "NO_SUCH"] {
+            assert!(
+                kept(&ContainerSpec { capabilities_add: vec![name.into()], ..nginx() }).is_err(),
+                "{name}"
+            );
+        }
     }
 
     #[test]

@@ -195,14 +195,18 @@ impl Layout {
     }
 }
 
+/// The capabilities that this process has and so can give, as the kernel's bits.
+pub(crate) fn capabilities() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let set = |name: &str| status.lines().find_map(|line| line.strip_prefix(name)).map(str::trim);
+    let bits = |name: &str| set(name).and_then(|hex| u64::from_str_radix(hex, 16).ok()).unwrap_or(0);
+    bits("CapEff:") & bits("CapBnd:")
+}
+
 /// Whether this process may lower an out-of-memory score: CAP_SYS_RESOURCE.
 pub(crate) fn can_lower_oom_score() -> bool {
     const SYS_RESOURCE: u32 = 24;
-    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let effective = status.lines().find_map(|line| line.strip_prefix("CapEff:"));
-    effective
-        .and_then(|hex| u64::from_str_radix(hex.trim(), 16).ok())
-        .is_some_and(|set| set >> SYS_RESOURCE & 1 == 1)
+    capabilities() >> SYS_RESOURCE & 1 == 1
 }
 
 async fn adopt_or_spawn(layout: &Layout) -> Result<Process, Error> {

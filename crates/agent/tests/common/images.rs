@@ -135,9 +135,9 @@ pub fn write_saved(path: &Path, names: &[&str]) {
 }
 
 fn base_layer() -> Vec<u8> {
-    const APPLETS: [&str; 16] = [
+    const APPLETS: [&str; 17] = [
         "cat", "echo", "env", "false", "grep", "head", "hostname", "id", "ls", "mount", "pwd", "sh", "sleep",
-        "tail", "touch", "true",
+        "tail", "touch", "true", "unshare",
     ];
     let busybox = ["/usr/bin/busybox", "/bin/busybox"].iter().find_map(|path| std::fs::read(path).ok());
     let busybox = busybox.expect("busybox-static is installed");
