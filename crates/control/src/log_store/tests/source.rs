@@ -82,7 +82,7 @@ async fn a_deleted_stream_forgets_its_sources_and_takes_up_a_running_one() {
 fn without_disk(directory: &Path) -> LogStore {
     let lock = recover::lock(directory).unwrap();
     let file = std::fs::File::open("/dev/null").unwrap();
-    let index = RwLock::new(index::Index::new());
+    let index = RwLock::new(Index::new());
     let shared = Arc::new(Shared { directory: directory.to_owned(), options: SMALL, index });
     let (commands, receiver) = mpsc::channel(writer::QUEUE);
     let journal = Arc::new(index::Journal { number: 1, file });
