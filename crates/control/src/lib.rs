@@ -4,6 +4,7 @@
 pub mod agents;
 pub mod api;
 pub mod context;
+pub mod coverage;
 pub mod ec2;
 pub mod ecs;
 pub mod front;
@@ -13,4 +14,4 @@ pub mod logs;
 pub mod refuse;
 pub mod sts;
 
-pub use context::{Config, Context};
+pub use context::{Config, Context, RandomIds};

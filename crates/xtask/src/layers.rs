@@ -31,7 +31,18 @@ const TABLE: &[Rule] = &[
     },
     Rule { crate_name: "longshore-agent", may_use: &["longshore-model", "longshore-engine"] },
     Rule { crate_name: "longshore-edge", may_use: &["longshore-model", "longshore-engine"] },
-    Rule { crate_name: "longshore", may_use: &["longshore-control", "longshore-agent", "longshore-edge"] },
+    Rule {
+        crate_name: "longshore",
+        may_use: &[
+            "longshore-model",
+            "longshore-wire",
+            "longshore-store",
+            "longshore-engine",
+            "longshore-control",
+            "longshore-agent",
+            "longshore-edge",
+        ],
+    },
     Rule {
         crate_name: "longshore-sim",
         may_use: &["longshore-model", "longshore-store", "longshore-engine"],
