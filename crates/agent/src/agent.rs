@@ -142,7 +142,10 @@ impl Agent {
         let containers = match instance.runtime.list().await {
             Ok(containers) => containers,
             Err(error) => {
-                tracing::warn!(error = &error as &dyn std::error::Error, "what runs here could not be listed");
+                tracing::warn!(
+                    error = &error as &dyn std::error::Error,
+                    "what runs here could not be listed"
+                );
                 return;
             }
         };
@@ -159,11 +162,17 @@ impl Agent {
         futures::future::join_all(removals).await;
         let names: BTreeSet<String> = keep.iter().map(ToString::to_string).collect();
         if let Err(error) = instance.network.gc(&names).await {
-            tracing::warn!(error = &error as &dyn std::error::Error, "networks that no task owns could not be removed");
+            tracing::warn!(
+                error = &error as &dyn std::error::Error,
+                "networks that no task owns could not be removed"
+            );
         }
         for task in instance.cgroups.tasks().into_iter().filter(|task| !names.contains(task)) {
             if let Err(error) = instance.cgroups.remove_task(&task).await {
-                tracing::warn!(error = &error as &dyn std::error::Error, "a cgroup that no task owns could not be removed");
+                tracing::warn!(
+                    error = &error as &dyn std::error::Error,
+                    "a cgroup that no task owns could not be removed"
+                );
             }
         }
         remove_directories(&instance.tasks_dir, &names);
@@ -196,10 +205,8 @@ fn remove_directories(tasks_dir: &std::path::Path, keep: &BTreeSet<String>) {
     let Ok(entries) = std::fs::read_dir(tasks_dir) else { return };
     for entry in entries.flatten() {
         let owned = entry.file_name().to_str().is_some_and(|name| keep.contains(name));
-        if !owned {
-            if let Err(error) = std::fs::remove_dir_all(entry.path()) {
-                tracing::warn!(path = %entry.path().display(), %error, "files that no task owns could not be removed");
-            }
+        if !owned && let Err(error) = std::fs::remove_dir_all(entry.path()) {
+            tracing::warn!(path = %entry.path().display(), %error, "files that no task owns could not be removed");
         }
     }
 }

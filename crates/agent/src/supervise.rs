@@ -7,8 +7,8 @@ mod stop;
 
 use crate::agent::Instance;
 use containers::Held;
-use longshore_model::link::{Assignment, FromAgent, Goal, Observation, StartFailure, StartFailureKind};
 use longshore_model::Timestamp;
+use longshore_model::link::{Assignment, FromAgent, Goal, Observation, StartFailure, StartFailureKind};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{Notify, watch};
@@ -123,7 +123,8 @@ impl Supervisor {
 
     /// An essential container has ended, or the task could not start.
     fn must_stop(&self) -> bool {
-        self.observation.failure.is_some() || self.containers.iter().any(|held| held.spec.essential && held.ended())
+        self.observation.failure.is_some()
+            || self.containers.iter().any(|held| held.spec.essential && held.ended())
     }
 
     fn may_start(&self) -> bool {

@@ -16,7 +16,9 @@ pub fn to_forget(view: &View, now: Timestamp, keep_millis: i64, limit: usize) ->
 
 fn is_used(view: &View, definition: &TaskDefinition) -> bool {
     let of_definition = |task: &longshore_model::task::Task| {
-        task.scope == definition.scope && task.family == definition.family && task.revision == definition.revision
+        task.scope == definition.scope
+            && task.family == definition.family
+            && task.revision == definition.revision
     };
     view.tasks.iter().any(|task| of_definition(task))
 }

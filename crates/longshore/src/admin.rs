@@ -39,7 +39,8 @@ pub async fn serve(socket: &Path, admin: Admin) -> Outcome {
     use std::os::unix::fs::PermissionsExt;
     // The store's lock says that we are the only server of the directory, so a socket that is there is a leftover.
     let _ = std::fs::remove_file(socket);
-    let listener = UnixListener::bind(socket).map_err(|error| format!("listen on {}: {error}", socket.display()))?;
+    let listener =
+        UnixListener::bind(socket).map_err(|error| format!("listen on {}: {error}", socket.display()))?;
     std::fs::set_permissions(socket, std::fs::Permissions::from_mode(0o600))?;
     let admin = Arc::new(admin);
     tokio::spawn(async move {
@@ -82,7 +83,8 @@ async fn load(
     };
     let mut names = Vec::new();
     for (index, runtime) in admin.runtimes.iter().enumerate() {
-        let progress = Answer::Progress(format!("importing on instance {} of {}", index + 1, admin.runtimes.len()));
+        let progress =
+            Answer::Progress(format!("importing on instance {} of {}", index + 1, admin.runtimes.len()));
         if say(write, &progress).await.is_err() {
             return Answer::Failed("nobody waits for the import any more".to_owned());
         }

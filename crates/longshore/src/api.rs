@@ -87,11 +87,14 @@ impl Api for ServerApi {
             return None;
         }
         if request.method != http::Method::POST {
-            return Some(LocalAnswer::text(405, "POST /_longshore/reset\n"));
+            return Some(LocalAnswer::json(405, r#"{"message":"Use POST."}"#));
         }
         match self.reset().await {
-            Ok(()) => Some(LocalAnswer::text(200, "reset\n")),
-            Err(error) => Some(LocalAnswer::text(500, format!("{}\n", crate::chain(&*error)))),
+            Ok(()) => Some(LocalAnswer::json(200, r#"{"status":"reset"}"#)),
+            Err(error) => {
+                let message = serde_json::json!({ "message": crate::chain(&*error) });
+                Some(LocalAnswer::json(500, message.to_string()))
+            }
         }
     }
 }

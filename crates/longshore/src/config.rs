@@ -32,7 +32,12 @@ pub struct UpArgs {
     #[arg(long, env = "LONGSHORE_VPC_CIDR", value_name = "CIDR")]
     vpc_cidr: Option<Cidr>,
     /// Where the images of a registry come from: HOST=URL, as in docker.io=http://127.0.0.1:5000. May be repeated.
-    #[arg(long = "registry-mirror", env = "LONGSHORE_REGISTRY_MIRROR", value_name = "HOST=URL", value_delimiter = ',')]
+    #[arg(
+        long = "registry-mirror",
+        env = "LONGSHORE_REGISTRY_MIRROR",
+        value_name = "HOST=URL",
+        value_delimiter = ','
+    )]
     registry_mirror: Vec<String>,
     /// The socket of a containerd to use instead of one of our own.
     #[arg(long, env = "LONGSHORE_CONTAINERD", value_name = "SOCKET")]
@@ -126,7 +131,9 @@ impl UpArgs {
     pub fn complete(self) -> Outcome<Up> {
         let file = self.config.as_deref().map(read).transpose()?.unwrap_or_default();
         let mut mirrors = file.registry_mirrors.unwrap_or_default();
-        for (host, url) in self.registry_mirror.iter().map(|mirror| split_mirror(mirror)).collect::<Outcome<Vec<_>>>()? {
+        for (host, url) in
+            self.registry_mirror.iter().map(|mirror| split_mirror(mirror)).collect::<Outcome<Vec<_>>>()?
+        {
             mirrors.entry(host).or_default().push(url);
         }
         let up = Up {
@@ -142,7 +149,10 @@ impl UpArgs {
             containerd: self.containerd.or(file.containerd),
             overcommit_cpu: self.overcommit_cpu.or(file.overcommit_cpu).unwrap_or(32.0),
             overcommit_memory: self.overcommit_memory.or(file.overcommit_memory).unwrap_or(4.0),
-            keep_stopped_tasks_hours: self.keep_stopped_tasks_hours.or(file.keep_stopped_tasks_hours).unwrap_or(24),
+            keep_stopped_tasks_hours: self
+                .keep_stopped_tasks_hours
+                .or(file.keep_stopped_tasks_hours)
+                .unwrap_or(24),
         };
         up.check()?;
         Ok(up)
@@ -166,7 +176,9 @@ impl Up {
         }
         for (flag, factor) in [("cpu", self.overcommit_cpu), ("memory", self.overcommit_memory)] {
             if !(0.01..=10_000.0).contains(&factor) {
-                return Err(format!("--overcommit-{flag} must be between 0.01 and 10000, and is {factor}").into());
+                return Err(
+                    format!("--overcommit-{flag} must be between 0.01 and 10000, and is {factor}").into()
+                );
             }
         }
         Ok(())
@@ -180,10 +192,14 @@ fn read(path: &Path) -> Outcome<File> {
 
 fn split_mirror(mirror: &str) -> Outcome<(String, String)> {
     match mirror.split_once('=') {
-        Some((host, url)) if !host.is_empty() && (url.starts_with("http://") || url.starts_with("https://")) => {
+        Some((host, url))
+            if !host.is_empty() && (url.starts_with("http://") || url.starts_with("https://")) =>
+        {
             Ok((host.to_owned(), url.to_owned()))
         }
-        Some(_) | None => Err(format!("--registry-mirror wants HOST=URL with an http or https URL, not '{mirror}'").into()),
+        Some(_) | None => {
+            Err(format!("--registry-mirror wants HOST=URL with an http or https URL, not '{mirror}'").into())
+        }
     }
 }
 

@@ -42,7 +42,11 @@ pub fn of(data_dir: &DataDir) -> Outcome<Credentials> {
 fn symbols(alphabet: &[u8], count: usize) -> String {
     let mut ids = RandomIds;
     let bytes = std::iter::repeat_with(move || ids.next_u128().to_ne_bytes()).flatten();
-    bytes.filter_map(|byte| alphabet.get(usize::from(byte) % alphabet.len())).take(count).map(|b| char::from(*b)).collect()
+    bytes
+        .filter_map(|byte| alphabet.get(usize::from(byte) % alphabet.len()))
+        .take(count)
+        .map(|b| char::from(*b))
+        .collect()
 }
 
 #[cfg(test)]

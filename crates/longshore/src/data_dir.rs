@@ -42,7 +42,10 @@ impl DataDir {
     /// The directory of a server that was started before.
     pub fn existing(path: &Path) -> Outcome<Self> {
         let path = path.canonicalize().map_err(|error| {
-            format!("there is no data directory {}: {error}. Start a server with `longshore up`", path.display())
+            format!(
+                "there is no data directory {}: {error}. Start a server with `longshore up`",
+                path.display()
+            )
         })?;
         Ok(Self { path })
     }
@@ -106,7 +109,8 @@ pub fn write<T: Serialize>(path: &Path, value: &T) -> Outcome {
     let attempt = |error: std::io::Error| format!("write {}: {error}", path.display());
     let next = path.with_extension("next");
     let mut options = std::fs::OpenOptions::new();
-    let mut file = options.create(true).write(true).truncate(true).mode(0o600).open(&next).map_err(attempt)?;
+    let mut file =
+        options.create(true).write(true).truncate(true).mode(0o600).open(&next).map_err(attempt)?;
     file.write_all(&serde_json::to_vec_pretty(value)?).map_err(attempt)?;
     file.sync_all().map_err(attempt)?;
     std::fs::rename(&next, path).map_err(attempt)?;

@@ -1,10 +1,10 @@
 //! `longshore down`: nothing is left on the machine but the data directory.
 
+use crate::Outcome;
 use crate::admin::{self, Ask};
 use crate::config::{DownArgs, Up, UpArgs};
 use crate::data_dir::DataDir;
 use crate::server::Server;
-use crate::Outcome;
 use longshore_agent::cgroup::Cgroups;
 use longshore_agent::network;
 use longshore_agent::runtime::supervisor::Containerd;
@@ -65,7 +65,8 @@ async fn stop_all_tasks(server: &Server) -> Outcome {
         context
             .commit::<_, CommitError, _>(|snapshot, transaction| {
                 let present = snapshot.view.tasks.get(&key);
-                if let Some(next) = present.and_then(|task| lifecycle::stop(task, why.clone(), context.now())) {
+                if let Some(next) = present.and_then(|task| lifecycle::stop(task, why.clone(), context.now()))
+                {
                     transaction.update(&next);
                 }
                 Ok(())

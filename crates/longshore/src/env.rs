@@ -10,8 +10,16 @@ pub fn run(args: EnvArgs) -> Outcome {
         format!("no server was started on {} yet: run `longshore up` first", data_dir.path().display())
     })?;
     let credentials = credentials::of(&data_dir)?;
-    let host = if running.listen.ip().is_unspecified() { "127.0.0.1".to_owned() } else { running.listen.ip().to_string() };
-    let host = if running.listen.is_ipv6() && !running.listen.ip().is_unspecified() { format!("[{host}]") } else { host };
+    let host = if running.listen.ip().is_unspecified() {
+        "127.0.0.1".to_owned()
+    } else {
+        running.listen.ip().to_string()
+    };
+    let host = if running.listen.is_ipv6() && !running.listen.ip().is_unspecified() {
+        format!("[{host}]")
+    } else {
+        host
+    };
     println!("export AWS_ENDPOINT_URL=http://{host}:{}", running.listen.port());
     println!("export AWS_REGION={}", args.region);
     println!("export AWS_DEFAULT_REGION={}", args.region);

@@ -7,8 +7,10 @@ use longshore_model::container_instance::CpuArchitecture;
 
 /// What each of the instances may promise to tasks: its part of the machine, times the overcommit.
 pub fn share(up: &Up) -> Outcome<Resources> {
-    let cpus = std::thread::available_parallelism().map_err(|error| format!("count the CPUs: {error}"))?.get();
-    let meminfo = std::fs::read_to_string("/proc/meminfo").map_err(|error| format!("read /proc/meminfo: {error}"))?;
+    let cpus =
+        std::thread::available_parallelism().map_err(|error| format!("count the CPUs: {error}"))?.get();
+    let meminfo =
+        std::fs::read_to_string("/proc/meminfo").map_err(|error| format!("read /proc/meminfo: {error}"))?;
     let kibibytes = total_kibibytes(&meminfo).ok_or("/proc/meminfo has no MemTotal")?;
     let share = |amount: f64, overcommit: f64| (amount * overcommit / f64::from(up.instances)) as u64;
     Ok(Resources {

@@ -41,7 +41,8 @@ impl Server {
         let identity = identity(data_dir, up, &store.snapshot().view)?;
         let logs = data_dir.logs();
         let log_store =
-            tokio::task::spawn_blocking(move || LogStore::open(&logs, log_store::Options::default())).await??;
+            tokio::task::spawn_blocking(move || LogStore::open(&logs, log_store::Options::default()))
+                .await??;
         let config = Config {
             vpc_cidr: identity.vpc_cidr,
             keep_stopped_tasks: i64::from(up.keep_stopped_tasks_hours) * 3_600_000,
@@ -51,7 +52,8 @@ impl Server {
             Some(address) => Containerd::external(data_dir.path(), address).await?,
             None => Containerd::start(data_dir.path()).await?,
         };
-        let mut server = Self { context, containerd, runtimes: Vec::new(), instances: Vec::new(), running: Vec::new() };
+        let mut server =
+            Self { context, containerd, runtimes: Vec::new(), instances: Vec::new(), running: Vec::new() };
         let resources = machine::share(up)?;
         for (index, id) in identity.instances.iter().enumerate() {
             server.start_instance(data_dir, up, index, *id, identity.instances.len(), resources).await?;
@@ -80,6 +82,8 @@ impl Server {
         let runtime: Arc<dyn Runtime> = Arc::new(runtime);
         self.runtimes.push(Arc::clone(&runtime));
         self.instances.push(id);
+        let timekeeper = Arc::clone(&self.context);
+        let clock: longshore_agent::logs::Clock = Arc::new(move || timekeeper.now());
         let (to_control, from_agent) = mpsc::channel(LINK);
         let (to_agent, from_control) = mpsc::channel(LINK);
         let instance = Instance {
@@ -92,7 +96,7 @@ impl Server {
             runtime,
             network: Arc::new(network),
             cgroups: Arc::new(Cgroups::detect(&format!("/longshore-{}/{index}", self.containerd.hash()))?),
-            logs: Arc::new(Logs::new(to_control.clone())?),
+            logs: Arc::new(Logs::new(to_control.clone(), clock)),
             tasks_dir: data_dir.tasks(index),
             to_control,
         };
@@ -111,7 +115,9 @@ impl Server {
         let mut changes = self.context.store.follow();
         let connected = |view: &View| {
             self.instances.iter().all(|id| {
-                view.container_instances.get(&ContainerInstance::key_of(*id)).is_some_and(|i| i.agent_connected)
+                view.container_instances
+                    .get(&ContainerInstance::key_of(*id))
+                    .is_some_and(|i| i.agent_connected)
             })
         };
         while !connected(&self.context.view()) {
@@ -152,7 +158,9 @@ fn identity(data_dir: &DataDir, up: &Up, view: &View) -> Outcome<Identity> {
     }
     identity.vpc_cidr = up.vpc_cidr;
     let holding = |id: &ContainerInstanceId| view.task_count_on(*id) > 0;
-    while identity.instances.len() > usize::from(up.instances) && !identity.instances.last().is_some_and(holding) {
+    while identity.instances.len() > usize::from(up.instances)
+        && !identity.instances.last().is_some_and(holding)
+    {
         identity.instances.pop();
     }
     while identity.instances.len() < usize::from(up.instances) {

@@ -19,7 +19,8 @@ pub async fn run(args: UpArgs) -> Outcome {
         return Err("containers and networks are made by root: run `longshore up` with sudo".into());
     }
     let data_dir = DataDir::open(&up.data_dir)?;
-    let listener = TcpListener::bind(up.listen).await.map_err(|error| format!("listen on {}: {error}", up.listen))?;
+    let listener =
+        TcpListener::bind(up.listen).await.map_err(|error| format!("listen on {}: {error}", up.listen))?;
     let listen = listener.local_addr()?;
     let credentials = credentials::of(&data_dir)?;
     let mut terminate = signal(SignalKind::terminate())?;
@@ -29,7 +30,8 @@ pub async fn run(args: UpArgs) -> Outcome {
     admin::serve(&data_dir.admin_socket(), Admin { runtimes: server.runtimes.clone(), stop }).await?;
 
     let (shutdown, shutting_down) = watch::channel(false);
-    let serving = tokio::spawn(front(&up, Arc::clone(&server), credentials).serve(listener, shutting_down));
+    let front = front(&up, Arc::clone(&server), credentials);
+    let serving = tokio::spawn(front.serve(listener, shutting_down));
     data_dir.keep_running(&Running { listen })?;
     println!("ready http://{listen}");
     std::io::stdout().flush()?;

@@ -145,7 +145,11 @@ impl Supervisor {
             match self.instance.runtime.inspect(id).await {
                 Ok(found) => return found,
                 Err(error) => {
-                    tracing::warn!(container = id, error = &error as &dyn std::error::Error, "inspect a container");
+                    tracing::warn!(
+                        container = id,
+                        error = &error as &dyn std::error::Error,
+                        "inspect a container"
+                    );
                     tokio::time::sleep(super::RETRY).await;
                 }
             }

@@ -63,7 +63,8 @@ impl Supervisor {
         self.observation.pull_started_at.get_or_insert(now());
         let mut told = self.told.clone();
         let stopped = async move {
-            let stopped = told.wait_for(|told| told.forgotten || told.assignment.goal != Goal::Run).await.is_ok();
+            let stopped =
+                told.wait_for(|told| told.forgotten || told.assignment.goal != Goal::Run).await.is_ok();
             if !stopped {
                 // The agent ends, and with it this task.
                 std::future::pending::<()>().await;
@@ -87,15 +88,18 @@ impl Supervisor {
             |message: String| Failed::new(StartFailureKind::ResourceInitialization, None, message);
         let network = async {
             let attached = self.instance.network.attach(&task, &eni).await;
-            attached.map_err(|error| initialization(format!("failed to configure the network: {}", chain(&error))))
+            attached.map_err(|error| {
+                initialization(format!("failed to configure the network: {}", chain(&error)))
+            })
         };
         let images = async {
             let pulls = assignment.containers.iter().map(|spec| self.pull(spec));
             futures::future::try_join_all(pulls).await
         };
         let mounts = async {
-            self.files_and_cgroup(assignment)
-                .map_err(|error| initialization(format!("failed to prepare the task's files: {}", chain(&error))))
+            self.files_and_cgroup(assignment).map_err(|error| {
+                initialization(format!("failed to prepare the task's files: {}", chain(&error)))
+            })
         };
         let (namespace, images, mounts) = tokio::try_join!(network, images, mounts)?;
         Ok(Ground { namespace, mounts, images })
@@ -103,9 +107,12 @@ impl Supervisor {
 
     async fn pull(&self, spec: &ContainerSpec) -> Result<Image, Failed> {
         let failed = |message| Failed::new(StartFailureKind::CannotPullContainer, Some(&spec.name), message);
-        let reference: ImageRef =
-            spec.image.parse().map_err(|error| failed(format!("invalid reference format: {}", chain(&error))))?;
-        let pulled = self.instance.runtime.ensure_image(&reference, PullPolicy::PreferCached, None, None).await;
+        let reference: ImageRef = spec
+            .image
+            .parse()
+            .map_err(|error| failed(format!("invalid reference format: {}", chain(&error))))?;
+        let pulled =
+            self.instance.runtime.ensure_image(&reference, PullPolicy::PreferCached, None, None).await;
         pulled.map_err(|error| failed(chain(&error)))
     }
 
@@ -140,7 +147,9 @@ impl Supervisor {
         assignment: &Assignment,
         ground: &Ground,
     ) -> Result<(), Failed> {
-        let (Some(held), Some(image)) = (self.containers.get(index), ground.images.get(index)) else { return Ok(()) };
+        let (Some(held), Some(image)) = (self.containers.get(index), ground.images.get(index)) else {
+            return Ok(());
+        };
         let spec = held.spec.clone();
         let container = self.container(&spec, image, assignment, ground);
         let runtime = &self.instance.runtime;
@@ -190,7 +199,11 @@ impl Supervisor {
             image: image.clone(),
             entrypoint: spec.entry_point.clone(),
             command: spec.command.clone(),
-            env: spec.environment.iter().map(|variable| format!("{}={}", variable.name, variable.value)).collect(),
+            env: spec
+                .environment
+                .iter()
+                .map(|variable| format!("{}={}", variable.name, variable.value))
+                .collect(),
             working_directory: spec.working_directory.clone(),
             user: spec.user.clone(),
             hostname: Some(assignment.network.hostname.clone()),
@@ -218,8 +231,12 @@ fn missing_group(assignment: &Assignment) -> Option<String> {
 
 fn create_failed(spec: &ContainerSpec, error: &runtime::CreateError) -> Failed {
     let kind = match error {
-        runtime::CreateError::CommandNotFound { .. } => StartFailureKind::CannotStartContainer,
-        _ => StartFailureKind::CannotCreateContainer,
+        runtime::CreateError::Command(_) => StartFailureKind::CannotStartContainer,
+        runtime::CreateError::Invalid(_)
+        | runtime::CreateError::ImageGone(_)
+        | runtime::CreateError::UnknownUser(_)
+        | runtime::CreateError::DiskFull
+        | runtime::CreateError::Runtime(_) => StartFailureKind::CannotCreateContainer,
     };
     Failed::new(kind, Some(&spec.name), chain(error))
 }

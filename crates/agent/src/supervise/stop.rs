@@ -39,10 +39,11 @@ impl Supervisor {
         if self.observation.released {
             return;
         }
-        for held in &self.containers {
-            // Output is read to its end before the file goes.
-            self.instance.logs.finish(&held.spec.runtime_id).await;
-        }
+        // Output is read to its end before the files go.
+        futures::future::join_all(
+            self.containers.iter().map(|held| self.instance.logs.finish(&held.spec.runtime_id)),
+        )
+        .await;
         while let Err(error) = self.remove_everything().await {
             tracing::warn!(task = %self.observation.task.id, error = &*error, "a task could not be released yet");
             tokio::time::sleep(RETRY).await;

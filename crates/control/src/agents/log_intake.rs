@@ -30,10 +30,10 @@ impl LogIntake {
     }
 
     pub async fn take(&mut self, batch: LogBatch) {
-        if self.storing.len() >= AT_ONCE {
-            if let Some(Ok(stored)) = self.storing.join_next().await {
-                self.done.push(stored);
-            }
+        if self.storing.len() >= AT_ONCE
+            && let Some(Ok(stored)) = self.storing.join_next().await
+        {
+            self.done.push(stored);
         }
         let context = Arc::clone(&self.context);
         self.storing.spawn(async move { store(&context, batch).await });
@@ -74,7 +74,11 @@ pub fn destination(task: &Task, definition: &TaskDefinition, container: &str) ->
         None => format!("{container}/{}", task.id),
     };
     let scope = Scope { account: task.scope.account.clone(), region: log.region.as_str().into() };
-    Some(Destination { group: GroupId::new(scope, log.group.clone()), stream, create_group: log.create_group })
+    Some(Destination {
+        group: GroupId::new(scope, log.group.clone()),
+        stream,
+        create_group: log.create_group,
+    })
 }
 
 /// Stores a batch, however long the disk takes. A batch that no stream waits for any more counts as stored:
@@ -84,7 +88,9 @@ async fn store(context: &Context, batch: LogBatch) -> ToAgent {
         let view = context.view();
         let task = view.tasks.get(&batch.task.key());
         let definition = task.and_then(|task| view.task_definition(&task.scope, &task.family, task.revision));
-        let wanted = task.zip(definition).and_then(|(task, definition)| destination(task, definition, &batch.container));
+        let wanted = task
+            .zip(definition)
+            .and_then(|(task, definition)| destination(task, definition, &batch.container));
         let wanted = wanted.filter(|wanted| {
             view.log_groups.get(&LogGroup::key_of(&wanted.group.scope, &wanted.group.name)).is_some()
         });
@@ -114,7 +120,13 @@ async fn append(
 ) -> Result<Appended, AppendError> {
     let source = SourceRange { source: batch.source.clone(), start: batch.start, end: batch.end };
     let events = batch.events.clone();
-    let batch = Batch { group: wanted.group, stream: wanted.stream, create_stream: true, source: Some(source), events };
+    let batch = Batch {
+        group: wanted.group,
+        stream: wanted.stream,
+        create_stream: true,
+        source: Some(source),
+        events,
+    };
     context.log_store.append(batch, now).await
 }
 

@@ -3,10 +3,10 @@
 
 use crate::context::{CommitError, Context};
 use longshore_engine::lifecycle;
+use longshore_model::TaskId;
 use longshore_model::link::Observation;
 use longshore_model::task::LastStatus;
 use longshore_model::vpc::NetworkInterface;
-use longshore_model::TaskId;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use tokio::task::JoinSet;
@@ -69,7 +69,9 @@ async fn commit(context: &Context, observation: &Observation) -> Result<(), Comm
             let Some(definition) = view.task_definition(&task.scope, &task.family, task.revision) else {
                 return Ok(());
             };
-            let Some(next) = lifecycle::observe(task, definition, observation, context.now()) else { return Ok(()) };
+            let Some(next) = lifecycle::observe(task, definition, observation, context.now()) else {
+                return Ok(());
+            };
             if next.last_status == LastStatus::Stopped {
                 // The address is free for another task from the commit on that says this one has left it.
                 let key = NetworkInterface::key_of(&next.network.network, next.network.address);

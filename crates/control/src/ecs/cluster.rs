@@ -11,7 +11,10 @@ use longshore_model::cluster::{Cluster, ContainerInsights, Status, arn_of};
 
 given_when_present!(ecs::ClusterConfiguration, ecs::ClusterServiceConnectDefaultsRequest);
 
-pub async fn create(call: Call, request: ecs::CreateClusterRequest) -> Result<ecs::CreateClusterResponse, ecs::Error> {
+pub async fn create(
+    call: Call,
+    request: ecs::CreateClusterRequest,
+) -> Result<ecs::CreateClusterResponse, ecs::Error> {
     let ecs::CreateClusterRequest {
         cluster_name,
         tags,
@@ -72,7 +75,10 @@ fn container_insights(settings: Option<Vec<ecs::ClusterSetting>>) -> Result<Cont
     Ok(chosen)
 }
 
-pub async fn delete(call: Call, request: ecs::DeleteClusterRequest) -> Result<ecs::DeleteClusterResponse, ecs::Error> {
+pub async fn delete(
+    call: Call,
+    request: ecs::DeleteClusterRequest,
+) -> Result<ecs::DeleteClusterResponse, ecs::Error> {
     let ecs::DeleteClusterRequest { cluster } = request;
     let deleted = call
         .context
@@ -89,7 +95,11 @@ pub async fn delete(call: Call, request: ecs::DeleteClusterRequest) -> Result<ec
         })
         .await?;
     Ok(ecs::DeleteClusterResponse {
-        cluster: Some(render(&call.context.view(), &deleted, Include { settings: true, ..Include::default() })),
+        cluster: Some(render(
+            &call.context.view(),
+            &deleted,
+            Include { settings: true, ..Include::default() },
+        )),
     })
 }
 
@@ -121,7 +131,10 @@ pub async fn describe(
     Ok(ecs::DescribeClustersResponse { clusters: Some(found), failures: Some(failures) })
 }
 
-pub async fn list(call: Call, request: ecs::ListClustersRequest) -> Result<ecs::ListClustersResponse, ecs::Error> {
+pub async fn list(
+    call: Call,
+    request: ecs::ListClustersRequest,
+) -> Result<ecs::ListClustersResponse, ecs::Error> {
     let ecs::ListClustersRequest { next_token, max_results } = request;
     let view = call.context.view();
     let active = view.clusters.of(call.scope()).filter(|c| c.status == Status::Active);

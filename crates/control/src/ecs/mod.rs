@@ -51,7 +51,8 @@ fn client(message: impl Into<String>) -> ecs::Error {
 
 /// Names of clusters and families: up to 255 letters, digits, underscores and hyphens.
 fn is_name(text: &str) -> bool {
-    (1..=255).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_')
+    (1..=255).contains(&text.len())
+        && text.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_')
 }
 
 fn failure(arn: Option<String>, reason: &str) -> ecs::Failure {

@@ -50,8 +50,9 @@ fn encode(last: &str) -> String {
 
 fn decode(token: &str) -> Result<String, ecs::Error> {
     let digits = || token.as_bytes().chunks(2).map(|pair| std::str::from_utf8(pair).ok());
-    let bytes: Option<Vec<u8>> =
-        digits().map(|pair| pair.filter(|p| p.len() == 2).and_then(|p| u8::from_str_radix(p, 16).ok())).collect();
+    let bytes: Option<Vec<u8>> = digits()
+        .map(|pair| pair.filter(|p| p.len() == 2).and_then(|p| u8::from_str_radix(p, 16).ok()))
+        .collect();
     bytes.and_then(|bytes| String::from_utf8(bytes).ok()).ok_or_else(|| invalid("Invalid token."))
 }
 

@@ -35,7 +35,9 @@ fn not_found() -> ecs::Error {
 /// A task's id given by itself or in an ARN. `None` when the ARN is of another cluster, account or region.
 pub fn task_id(scope: &Scope, cluster: &str, given: &str) -> Result<Option<TaskId>, ecs::Error> {
     let Some(arn) = Arn::parse(given) else {
-        return given.parse().map(Some).map_err(|_| invalid(format!("Invalid identifier: Identifier is for {given}. Give a task's id or its ARN.")));
+        return given.parse().map(Some).map_err(|_| {
+            invalid(format!("Invalid identifier: Identifier is for {given}. Give a task's id or its ARN."))
+        });
     };
     let mut parts = arn.resource.split('/');
     let (kind, of_cluster, id) = (parts.next(), parts.next(), parts.next());
@@ -59,24 +61,31 @@ pub fn family_revision(scope: &Scope, given: &str) -> Result<FamilyRevision, ecs
         None => given,
         Some(arn) => {
             let name = arn.resource.strip_prefix("task-definition/");
-            name.filter(|_| arn.service == "ecs" && arn.in_scope(scope))
-                .ok_or_else(|| client("The specified task definition does not exist in this account and region."))?
+            name.filter(|_| arn.service == "ecs" && arn.in_scope(scope)).ok_or_else(|| {
+                client("The specified task definition does not exist in this account and region.")
+            })?
         }
     };
     let Some((family, revision)) = name.split_once(':') else {
         return Ok(FamilyRevision { family: name.to_owned(), revision: None });
     };
-    let revision = revision.parse().map_err(|_| invalid(format!("Invalid revision number. Number: {revision}")))?;
+    let revision =
+        revision.parse().map_err(|_| invalid(format!("Invalid revision number. Number: {revision}")))?;
     Ok(FamilyRevision { family: family.to_owned(), revision: Some(revision) })
 }
 
 /// The revision that was named, or the latest ACTIVE one of the family.
-pub fn task_definition(view: &View, scope: &Scope, given: &str) -> Result<Option<Arc<TaskDefinition>>, ecs::Error> {
+pub fn task_definition(
+    view: &View,
+    scope: &Scope,
+    given: &str,
+) -> Result<Option<Arc<TaskDefinition>>, ecs::Error> {
     let wanted = family_revision(scope, given)?;
     Ok(match wanted.revision {
         Some(revision) => view.task_definition(scope, &wanted.family, revision).cloned(),
         None => {
-            let active = |d: &&Arc<TaskDefinition>| d.status == longshore_model::task_definition::Status::Active;
+            let active =
+                |d: &&Arc<TaskDefinition>| d.status == longshore_model::task_definition::Status::Active;
             view.revisions(scope, &wanted.family).rev().find(active).cloned()
         }
     })
@@ -114,7 +123,10 @@ mod tests {
         let check = |given: &str| family_revision(&scope(), given).map(|f| (f.family, f.revision));
         assert_eq!(check("web"), Ok(("web".to_owned(), None)));
         assert_eq!(check("web:3"), Ok(("web".to_owned(), Some(3))));
-        assert_eq!(check("arn:aws:ecs:us-east-1:123456789012:task-definition/web:3"), Ok(("web".to_owned(), Some(3))));
+        assert_eq!(
+            check("arn:aws:ecs:us-east-1:123456789012:task-definition/web:3"),
+            Ok(("web".to_owned(), Some(3)))
+        );
         assert!(check("web:x").is_err());
     }
 }

@@ -208,7 +208,9 @@ impl Command {
 fn check_platform_version(version: Option<&str>) -> Result<(), ecs::Error> {
     match version {
         None | Some("" | "LATEST" | "1.4.0" | "1.3.0") => Ok(()),
-        Some(_) => Err(ecs::Error::PlatformUnknownException("The specified platform does not exist.".to_owned())),
+        Some(_) => {
+            Err(ecs::Error::PlatformUnknownException("The specified platform does not exist.".to_owned()))
+        }
     }
 }
 
@@ -286,7 +288,11 @@ fn check_overrides(overrides: &Overrides, definition: &TaskDefinition) -> Result
     }
 }
 
-fn subnets(view: &View, scope: &Scope, network: &ecs::AwsVpcConfiguration) -> Result<Vec<Arc<Subnet>>, ecs::Error> {
+fn subnets(
+    view: &View,
+    scope: &Scope,
+    network: &ecs::AwsVpcConfiguration,
+) -> Result<Vec<Arc<Subnet>>, ecs::Error> {
     if !(1..=16).contains(&network.subnets.len()) {
         return Err(invalid("subnets can have 1 to 16 items."));
     }

@@ -39,10 +39,16 @@ fn check_key(key: &str) -> Result<(), ecs::Error> {
 }
 
 pub fn render(tags: &Tags) -> Vec<ecs::Tag> {
-    tags.0.iter().map(|(key, value)| ecs::Tag { key: Some(key.clone()), value: Some(value.clone()) }).collect()
+    tags.0
+        .iter()
+        .map(|(key, value)| ecs::Tag { key: Some(key.clone()), value: Some(value.clone()) })
+        .collect()
 }
 
-pub async fn tag(call: Call, request: ecs::TagResourceRequest) -> Result<ecs::TagResourceResponse, ecs::Error> {
+pub async fn tag(
+    call: Call,
+    request: ecs::TagResourceRequest,
+) -> Result<ecs::TagResourceResponse, ecs::Error> {
     let ecs::TagResourceRequest { resource_arn, tags } = request;
     let more = parse(Some(tags))?;
     call.context
@@ -56,7 +62,10 @@ pub async fn tag(call: Call, request: ecs::TagResourceRequest) -> Result<ecs::Ta
     Ok(ecs::TagResourceResponse {})
 }
 
-pub async fn untag(call: Call, request: ecs::UntagResourceRequest) -> Result<ecs::UntagResourceResponse, ecs::Error> {
+pub async fn untag(
+    call: Call,
+    request: ecs::UntagResourceRequest,
+) -> Result<ecs::UntagResourceResponse, ecs::Error> {
     let ecs::UntagResourceRequest { resource_arn, tag_keys } = request;
     call.context
         .commit(|snapshot, transaction| {
@@ -127,7 +136,9 @@ impl Tagged {
         }
         match self {
             Self::Cluster(cluster) => transaction.update(&Cluster { tags, ..(**cluster).clone() }),
-            Self::TaskDefinition(definition) => transaction.update(&TaskDefinition { tags, ..(**definition).clone() }),
+            Self::TaskDefinition(definition) => {
+                transaction.update(&TaskDefinition { tags, ..(**definition).clone() })
+            }
             Self::Task(task) => transaction.update(&Task { tags, ..(**task).clone() }),
         }
     }

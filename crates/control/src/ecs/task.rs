@@ -11,7 +11,10 @@ use longshore_model::arn;
 use longshore_model::task::{DesiredStatus, Stop, StopCode, Task};
 use std::sync::Arc;
 
-pub async fn describe(call: Call, request: ecs::DescribeTasksRequest) -> Result<ecs::DescribeTasksResponse, ecs::Error> {
+pub async fn describe(
+    call: Call,
+    request: ecs::DescribeTasksRequest,
+) -> Result<ecs::DescribeTasksResponse, ecs::Error> {
     let ecs::DescribeTasksRequest { cluster, tasks, include } = request;
     if !(1..=100).contains(&tasks.len()) {
         return Err(invalid("tasks must have 1 to 100 items."));

@@ -29,7 +29,8 @@ pub async fn register(
         .commit::<_, ecs::Error, _>(|snapshot, transaction| {
             let family = snapshot.view.families.get(&Family::key_of(&wanted.scope, &wanted.family));
             let revision = family.map_or(1, |family| family.last_revision + 1);
-            let next = Family { scope: wanted.scope.clone(), name: wanted.family.clone(), last_revision: revision };
+            let next =
+                Family { scope: wanted.scope.clone(), name: wanted.family.clone(), last_revision: revision };
             match family {
                 Some(_) => transaction.update(&next),
                 None => transaction.create(&next),
@@ -111,7 +112,8 @@ pub async fn list_families(
         Some(ecs::TaskDefinitionFamilyStatus::Inactive) => !is_active,
     };
     let prefix = family_prefix.unwrap_or_default();
-    let families = active.into_iter().filter(|(family, is_active)| family.starts_with(&prefix) && wanted(*is_active));
+    let families =
+        active.into_iter().filter(|(family, is_active)| family.starts_with(&prefix) && wanted(*is_active));
     let families = families.map(|(family, _)| (family.to_owned(), family.to_owned()));
     let (families, next_token) = page(families, Order::Ascending, next_token.as_deref(), max_results, 100)?;
     Ok(ecs::ListTaskDefinitionFamiliesResponse { families: Some(families), next_token })
@@ -135,8 +137,11 @@ pub async fn deregister(
             if definition.status != Status::Active {
                 return Ok((**definition).clone());
             }
-            let inactive =
-                TaskDefinition { status: Status::Inactive, deregistered_at: Some(now), ..(**definition).clone() };
+            let inactive = TaskDefinition {
+                status: Status::Inactive,
+                deregistered_at: Some(now),
+                ..(**definition).clone()
+            };
             transaction.update(&inactive);
             Ok(inactive)
         })

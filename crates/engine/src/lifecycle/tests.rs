@@ -62,7 +62,10 @@ fn starts() {
     let waiting = seen(&[("app", ContainerState::Waiting), ("side", ContainerState::Waiting)]);
     let half = seen(&[("app", ContainerState::Running), ("side", ContainerState::Waiting)]);
     let both = seen(&[("app", ContainerState::Running), ("side", ContainerState::Running)]);
-    check(&[waiting.clone()], "PENDING wants RUNNING; app PENDING None None, side PENDING None None; ; Run");
+    check(
+        std::slice::from_ref(&waiting),
+        "PENDING wants RUNNING; app PENDING None None, side PENDING None None; ; Run",
+    );
     check(
         &[waiting.clone(), half.clone()],
         "PENDING wants RUNNING; app RUNNING None None, side PENDING None None; ; Run",
@@ -86,7 +89,7 @@ fn the_end_of_an_essential_container_ends_the_task() {
     let mut gone = two.clone();
     gone.released = true;
     check(
-        &[one.clone()],
+        std::slice::from_ref(&one),
         "STOPPING wants STOPPED; app STOPPED Some(1) None, side RUNNING None None; \
          EssentialContainerExited (Essential container in task exited); Stop",
     );

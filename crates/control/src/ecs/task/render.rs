@@ -75,7 +75,8 @@ fn attachment(t: &Task) -> ecs::Attachment {
         | LastStatus::Deactivating
         | LastStatus::Stopping => "ATTACHED",
     };
-    let detail = |name: &str, value: String| ecs::KeyValuePair { name: Some(name.to_owned()), value: Some(value) };
+    let detail =
+        |name: &str, value: String| ecs::KeyValuePair { name: Some(name.to_owned()), value: Some(value) };
     ecs::Attachment {
         id: Some(t.network.id.clone()),
         r#type: Some("ElasticNetworkInterface".to_owned()),

@@ -8,8 +8,8 @@ use crate::refuse::{Given, unsupported};
 use longshore_ecs as ecs;
 use longshore_model::container_instance::CpuArchitecture;
 use longshore_model::task_definition::{
-    AwsLogs, Compatibility, ContainerDefinition, EnvironmentVariable, NetworkMode, PortMapping, Protocol, Status,
-    TaskDefinition,
+    AwsLogs, Compatibility, ContainerDefinition, EnvironmentVariable, NetworkMode, PortMapping, Protocol,
+    Status, TaskDefinition,
 };
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -29,7 +29,10 @@ given_when_present!(
 /// The most containers of a task.
 const CONTAINERS: usize = 10;
 
-pub fn definition(call: &Call, request: ecs::RegisterTaskDefinitionRequest) -> Result<TaskDefinition, ecs::Error> {
+pub fn definition(
+    call: &Call,
+    request: ecs::RegisterTaskDefinitionRequest,
+) -> Result<TaskDefinition, ecs::Error> {
     let ecs::RegisterTaskDefinitionRequest {
         family,
         task_role_arn,
@@ -133,7 +136,10 @@ fn platform(platform: Option<ecs::RuntimePlatform>) -> Result<(Option<CpuArchite
     }
 }
 
-fn containers(given: Vec<ecs::ContainerDefinition>, region: &str) -> Result<Vec<ContainerDefinition>, ecs::Error> {
+fn containers(
+    given: Vec<ecs::ContainerDefinition>,
+    region: &str,
+) -> Result<Vec<ContainerDefinition>, ecs::Error> {
     if given.is_empty() {
         return Err(client("Container list cannot be empty."));
     }
@@ -252,7 +258,11 @@ fn container(given: ecs::ContainerDefinition, region: &str) -> Result<ContainerD
         working_directory: working_directory.filter(|directory| !directory.is_empty()),
         user: user.filter(|user| !user.is_empty()),
         readonly_root_filesystem,
-        port_mappings: port_mappings.unwrap_or_default().into_iter().map(port_mapping).collect::<Result<_, _>>()?,
+        port_mappings: port_mappings
+            .unwrap_or_default()
+            .into_iter()
+            .map(port_mapping)
+            .collect::<Result<_, _>>()?,
         log: log_configuration.map(|log| awslogs(log, region)).transpose()?,
         stop_timeout: stop_timeout.map(seconds).transpose()?,
     })
@@ -261,7 +271,9 @@ fn container(given: ecs::ContainerDefinition, region: &str) -> Result<ContainerD
 pub fn at_least(field: &str, value: i32, least: u64) -> Result<u64, ecs::Error> {
     let value = not_negative(field, value)?;
     if value < least {
-        return Err(client(format!("Invalid '{field}' setting for container: it must be at least {least} MiB.")));
+        return Err(client(format!(
+            "Invalid '{field}' setting for container: it must be at least {least} MiB."
+        )));
     }
     Ok(value)
 }
@@ -286,14 +298,16 @@ pub fn environment_variables(
 }
 
 fn port_mapping(given: ecs::PortMapping) -> Result<PortMapping, ecs::Error> {
-    let ecs::PortMapping { container_port, host_port, protocol, name, app_protocol, container_port_range } = given;
+    let ecs::PortMapping { container_port, host_port, protocol, name, app_protocol, container_port_range } =
+        given;
     unsupported(&[
         ("portMappings.appProtocol", app_protocol.given()),
         ("portMappings.containerPortRange", container_port_range.given()),
     ])
     .map_err(client)?;
     let port = |field: &str, port: i32| {
-        u16::try_from(port).map_err(|_| client(format!("{field} must be between 0 and 65535, and is {port}.")))
+        u16::try_from(port)
+            .map_err(|_| client(format!("{field} must be between 0 and 65535, and is {port}.")))
     };
     let container_port = container_port.ok_or_else(|| client("A port mapping needs a containerPort."))?;
     Ok(PortMapping {
@@ -322,7 +336,9 @@ fn awslogs(given: ecs::LogConfiguration, task_region: &str) -> Result<AwsLogs, e
         return Err(client(format!("The awslogs option {unknown} is not supported by Longshore yet.")));
     }
     if let Some(mode) = options.get("mode").filter(|mode| *mode != "blocking") {
-        return Err(client(format!("The awslogs mode {mode} is not supported by Longshore yet: use blocking.")));
+        return Err(client(format!(
+            "The awslogs mode {mode} is not supported by Longshore yet: use blocking."
+        )));
     }
     let group = options.get("awslogs-group").filter(|group| !group.is_empty()).cloned();
     Ok(AwsLogs {
@@ -345,7 +361,8 @@ fn create_group(options: &BTreeMap<String, String>) -> Result<bool, ecs::Error> 
 fn check_sizes(definition: &TaskDefinition) -> Result<(), ecs::Error> {
     for container in &definition.containers {
         let name = &container.name;
-        if definition.memory.is_none() && container.memory.is_none() && container.memory_reservation.is_none() {
+        if definition.memory.is_none() && container.memory.is_none() && container.memory_reservation.is_none()
+        {
             return Err(client(format!(
                 "Invalid setting for container '{name}'. At least one of 'memory' or 'memoryReservation' must be specified."
             )));
@@ -358,11 +375,15 @@ fn check_sizes(definition: &TaskDefinition) -> Result<(), ecs::Error> {
     }
     let sum = |of: fn(&ContainerDefinition) -> u64| definition.containers.iter().map(of).sum::<u64>();
     if definition.cpu.is_some_and(|cpu| sum(|c| c.cpu) > cpu) {
-        return Err(client("The sum of all container cpu values cannot be greater than the value of the task cpu."));
+        return Err(client(
+            "The sum of all container cpu values cannot be greater than the value of the task cpu.",
+        ));
     }
     let memory = sum(|c| c.memory_reservation.or(c.memory).unwrap_or(0));
     if definition.memory.is_some_and(|most| memory > most) {
-        return Err(client("The sum of all container memory values cannot be greater than the value of the task memory."));
+        return Err(client(
+            "The sum of all container memory values cannot be greater than the value of the task memory.",
+        ));
     }
     Ok(())
 }

@@ -3,8 +3,8 @@
 use crate::ecs::task_definition::fargate_size;
 use longshore_ecs as ecs;
 use longshore_model::task_definition::{
-    AwsLogs, Compatibility, ContainerDefinition, EnvironmentVariable, NetworkMode, PortMapping, Protocol, Status,
-    TaskDefinition,
+    AwsLogs, Compatibility, ContainerDefinition, EnvironmentVariable, NetworkMode, PortMapping, Protocol,
+    Status, TaskDefinition,
 };
 use longshore_wire::Timestamp;
 
@@ -139,8 +139,10 @@ fn container(d: &TaskDefinition, c: &ContainerDefinition) -> ecs::ContainerDefin
 }
 
 pub fn environment(variables: &[EnvironmentVariable]) -> Vec<ecs::KeyValuePair> {
-    let pair =
-        |v: &EnvironmentVariable| ecs::KeyValuePair { name: Some(v.name.clone()), value: Some(v.value.clone()) };
+    let pair = |v: &EnvironmentVariable| ecs::KeyValuePair {
+        name: Some(v.name.clone()),
+        value: Some(v.value.clone()),
+    };
     variables.iter().map(pair).collect()
 }
 

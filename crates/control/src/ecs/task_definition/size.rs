@@ -31,12 +31,15 @@ fn scaled(text: &str) -> Option<u64> {
         return None;
     }
     let thousand_and_24 = number.parse::<f64>().ok()? * 1024.0;
-    (thousand_and_24.fract() == 0.0 && thousand_and_24 < f64::from(u32::MAX)).then_some(thousand_and_24 as u64)
+    (thousand_and_24.fract() == 0.0 && thousand_and_24 < f64::from(u32::MAX))
+        .then_some(thousand_and_24 as u64)
 }
 
 /// Whether Fargate offers the size.
 pub fn fargate_size(cpu: u64, memory: u64) -> Result<(), ecs::Error> {
-    let by = |first: u64, last: u64, step: u64| (first..=last).contains(&memory) && (memory - first) % step == 0;
+    let by = |first: u64, last: u64, step: u64| {
+        (first..=last).contains(&memory) && (memory - first).is_multiple_of(step)
+    };
     let offered = match cpu {
         256 => matches!(memory, 512 | 1024 | 2048),
         512 => by(1024, 4096, 1024),
@@ -67,7 +70,9 @@ mod tests {
 
     #[test]
     fn sizes_as_users_write_them() {
-        for (text, units) in [("512", 512), ("0.5 vCPU", 512), (".5 vcpu", 512), ("1vCPU", 1024), ("16 vCPU", 16384)] {
+        for (text, units) in
+            [("512", 512), ("0.5 vCPU", 512), (".5 vcpu", 512), ("1vCPU", 1024), ("16 vCPU", 16384)]
+        {
             assert_eq!(cpu_units(text).ok(), Some(units), "{text}");
         }
         for (text, size) in [("1024", 1024), ("1GB", 1024), ("1 GB", 1024), ("0.5GB", 512), (".5 gb", 512)] {
