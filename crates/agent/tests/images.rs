@@ -103,6 +103,21 @@ async fn images_share_their_layers() {
     let (a, b) = tokio::join!(pull(&runtime, &a), pull(&runtime, &b));
     assert_ne!(a.unwrap().chain_id, b.unwrap().chain_id);
     assert_eq!(registry.count(&first.layers[0]), 1);
+
+    let third = busybox_with_data("c", 1 << 20);
+    let names: Vec<String> = (0..8).map(|i| format!("c:{i}")).collect();
+    for name in &names {
+        registry.push(name, &third);
+    }
+    let pulls = names.iter().map(|name| {
+        let name = registry.name(name);
+        let runtime = &runtime;
+        async move { pull(runtime, &name).await.unwrap().digest }
+    });
+    for digest in futures::future::join_all(pulls).await {
+        assert_eq!(digest, third.index);
+    }
+    assert_eq!(registry.count(&third.layers[1]), 1);
 }
 
 #[tokio::test]

@@ -50,7 +50,10 @@ struct Inner {
     registries: Arc<Registries>,
     /// By the name of their record. What is known here was whole when it was put here; a creation that finds it gone says so.
     known: Mutex<HashMap<String, Image>>,
+    /// By chain id.
     unpacking: Gates,
+    /// By the root's digest: two names of one image share a lease, which the first to finish takes away.
+    pulling: Gates,
 }
 
 /// Of all instances of this process: their content stores share what one of them has.
@@ -73,6 +76,7 @@ impl Images {
             registries: Arc::new(registries),
             known: Mutex::default(),
             unpacking: Gates::default(),
+            pulling: Gates::default(),
         };
         Ok(Self { inner: Arc::new(inner), pulls: Flights::default() })
     }
@@ -221,6 +225,7 @@ impl Inner {
         names: &[ImageRef],
         progress: Option<Progress>,
     ) -> Result<Image, PullError> {
+        let _turn = self.pulling.enter(&root.digest).await;
         let documents = self.documents(root, bytes, source).await?;
         let chain_ids = documents.config.chain_ids();
         let lease = Lease::take(&self.client, root).await?;

@@ -31,7 +31,8 @@ use tokio::{sync::broadcast, task::JoinHandle};
 use super::{
     ContainerSpec, ContainerState, CreateError, Created, Error, Event, Runtime, Signal, StartError, Started,
     Status,
-    client::{Client, failed, is_disk_full, unless_missing, unless_present},
+    answer::{create_error, has_ended, start_error},
+    client::{Client, failed, unless_missing, unless_present},
     clock, spec,
     users::{self, User},
     watch,
@@ -539,39 +540,6 @@ fn user_wanted(spec: &ContainerSpec) -> &str {
 /// containerd 1.6 names the container in `id` when it lists, and in `container_id` elsewhere.
 fn key(process: &Process) -> &str {
     if process.id.is_empty() { &process.container_id } else { &process.id }
-}
-
-fn create_error(attempted: &'static str, answer: &Answer) -> CreateError {
-    let message = answer.message();
-    if is_disk_full(message) {
-        CreateError::DiskFull
-    } else if is_about_the_command(message) {
-        CreateError::Command(message.to_owned())
-    } else {
-        failed(attempted)(answer.clone()).into()
-    }
-}
-
-fn start_error(id: &str, answer: &Answer) -> StartError {
-    if answer.code() == Code::NotFound {
-        Error::NotFound(id.into()).into()
-    } else if is_about_the_command(answer.message()) {
-        StartError::Command(answer.message().to_owned())
-    } else {
-        failed("start a container")(answer.clone()).into()
-    }
-}
-
-/// runc's words for what its own first process could not do on the container's behalf.
-fn is_about_the_command(message: &str) -> bool {
-    ["unable to start container process", "exec: ", "exec format error", "chdir to cwd"]
-        .iter()
-        .any(|words| message.contains(words))
-}
-
-/// containerd answers a signal for a dead process with one of these.
-fn has_ended(answer: &Answer) -> bool {
-    answer.code() == Code::NotFound || answer.message().contains("process already finished")
 }
 
 /// `file://` with the path's own bytes: containerd's shim opens the file to append.

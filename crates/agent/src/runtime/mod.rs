@@ -2,6 +2,7 @@
 //! Invariant: [`Runtime::list`] is the truth about what runs on this instance; everything that
 //! [`Runtime::events`] says is a hint to look again, and a lost hint costs time, never correctness.
 
+mod answer;
 pub(crate) mod client;
 mod clock;
 mod containerd;
