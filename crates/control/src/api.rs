@@ -3,6 +3,7 @@
 
 use crate::context::Context;
 use longshore_model::Scope;
+use longshore_model::id::stable_hash;
 use longshore_wire::{Encode, Fault, Operation, ServiceInfo, Value, decode_input};
 use std::collections::BTreeMap;
 use std::future::Future;
@@ -28,9 +29,7 @@ impl Caller {
 
     /// `AIDA…`: stable for a key, and saying nothing of it.
     pub fn user_id(&self) -> String {
-        let hash = self.access_key.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
-            (hash ^ u64::from(byte)).wrapping_mul(0x100_0000_01b3)
-        });
+        let hash = stable_hash(self.access_key.bytes());
         format!("AIDA{hash:016X}")
     }
 }
@@ -101,7 +100,13 @@ impl Services {
         self.services.values()
     }
 
-    pub async fn call(&self, call: Call, service: &str, operation: &str, input: Value) -> Result<Value, Fault> {
+    pub async fn call(
+        &self,
+        call: Call,
+        service: &str,
+        operation: &str,
+        input: Value,
+    ) -> Result<Value, Fault> {
         let handler = self.services.get(service).and_then(|routes| routes.handlers.get(operation));
         let handler = handler.ok_or_else(|| not_served(service, operation))?;
         call.context.open_region(call.scope()).await?;

@@ -3,6 +3,7 @@
 
 use crate::lifecycle;
 use crate::view::View;
+use longshore_model::id::stable_hash;
 use longshore_model::link::{Assignment, ContainerSpec, LogTarget, NetworkInterface};
 use longshore_model::task::{ContainerOverride, Task};
 use longshore_model::task_definition::{ContainerDefinition, EnvironmentVariable, TaskDefinition};
@@ -37,9 +38,7 @@ pub fn of(view: &View, task: &Task) -> Option<Assignment> {
 
 /// The container's id in the runtime, as Fargate writes it: the task's id and ten digits.
 pub fn runtime_id(task: TaskId, container: &str) -> String {
-    let hash = container
-        .bytes()
-        .fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x100_0000_01b3));
+    let hash = stable_hash(container.bytes());
     format!("{task}-{:010}", hash % 10_000_000_000)
 }
 

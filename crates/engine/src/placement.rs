@@ -3,7 +3,7 @@
 
 use crate::view::View;
 use longshore_model::container_instance::{ContainerInstance, CpuArchitecture, Placements};
-use longshore_model::id::IdSource;
+use longshore_model::id::{IdSource, stable_hash};
 use longshore_model::resources::Kind;
 use longshore_model::task::{
     Attachment, Container, ContainerStatus, DesiredStatus, LastStatus, Overrides, Task, Times,
@@ -29,7 +29,6 @@ pub struct Request {
     pub security_groups: Vec<String>,
     pub group: String,
     pub started_by: Option<String>,
-    pub client_token: Option<String>,
     pub tags: Tags,
 }
 
@@ -193,7 +192,7 @@ impl<'a> Room<'a> {
     /// next one to be used: peers may still hold connections to it.
     fn free_address(&self, subnet: &Subnet, network_interface: &str) -> Option<Ipv4Addr> {
         let usable = subnet.cidr.size().checked_sub(RESERVED_FIRST + RESERVED_LAST).filter(|n| *n > 0)?;
-        let start = fold(network_interface) % usable;
+        let start = stable_hash(network_interface.bytes()) % usable;
         (0..usable)
             .filter_map(|step| subnet.cidr.nth(RESERVED_FIRST + (start + step) % usable))
             .find(|address| !self.is_taken(&subnet.network, *address))
@@ -208,12 +207,6 @@ impl<'a> Room<'a> {
 /// AWS keeps the first four addresses of a subnet and the last one.
 pub const RESERVED_FIRST: u64 = 4;
 pub const RESERVED_LAST: u64 = 1;
-
-/// FNV-1a, the same on every machine and in every version.
-fn fold(text: &str) -> u64 {
-    text.bytes()
-        .fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x100_0000_01b3))
-}
 
 fn new_task(
     request: &Request,
@@ -248,7 +241,6 @@ fn new_task(
         revision: request.definition.revision,
         group: request.group.clone(),
         started_by: request.started_by.clone(),
-        client_token: request.client_token.clone(),
         desired_status: DesiredStatus::Running,
         last_status: LastStatus::Provisioning,
         size: request.size,

@@ -122,7 +122,6 @@ pub fn request(view: &View, count: u32) -> Request {
         security_groups: Vec::new(),
         group: "family:web".to_owned(),
         started_by: None,
-        client_token: None,
         tags: Tags::default(),
     }
 }

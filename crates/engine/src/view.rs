@@ -8,7 +8,7 @@ use longshore_model::cluster::Cluster;
 use longshore_model::container_instance::{ContainerInstance, Placements};
 use longshore_model::log_group::LogGroup;
 use longshore_model::record::{Record, decode};
-use longshore_model::task::{LastStatus, Task};
+use longshore_model::task::{ClientToken, LastStatus, Task};
 use longshore_model::task_definition::{Family, TaskDefinition};
 use longshore_model::vpc::{NetworkInterface, OpenedRegion, SecurityGroup, Subnet, Vpc};
 use longshore_model::{ContainerInstanceId, Resources, Scope, TaskId, Timestamp};
@@ -29,7 +29,9 @@ pub struct View {
     pub security_groups: Table<SecurityGroup>,
     pub network_interfaces: Table<NetworkInterface>,
     pub log_groups: Table<LogGroup>,
+    pub client_tokens: Table<ClientToken>,
     stopped: OrdSet<(Timestamp, Key)>,
+    tokens_by_age: OrdSet<(Timestamp, Key)>,
     tasks_by_instance: OrdMap<ContainerInstanceId, OrdSet<Key>>,
     used_by_instance: OrdMap<ContainerInstanceId, Resources>,
     addresses_used: OrdMap<String, u64>,
@@ -91,6 +93,11 @@ impl View {
     /// The STOPPED tasks that ended before `when`, oldest first.
     pub fn stopped_before(&self, when: Timestamp) -> impl Iterator<Item = &Key> {
         self.stopped.iter().take_while(move |(stopped, _)| *stopped < when).map(|(_, key)| key)
+    }
+
+    /// The client tokens that were used before `when`, oldest first.
+    pub fn client_tokens_before(&self, when: Timestamp) -> impl Iterator<Item = &Key> {
+        self.tokens_by_age.iter().take_while(move |(used, _)| *used < when).map(|(_, key)| key)
     }
 
     /// What the tasks on an instance take from it.
@@ -165,6 +172,17 @@ impl View {
         };
     }
 
+    fn apply_client_token(&mut self, change: &Change) -> Result<(), Undecodable> {
+        if let Some(before) = self.client_tokens.get(&change.key) {
+            self.tokens_by_age.remove(&(before.used_at, change.key.clone()));
+        }
+        self.client_tokens.apply(change)?;
+        if let Some(after) = self.client_tokens.get(&change.key) {
+            self.tokens_by_age.insert((after.used_at, change.key.clone()));
+        }
+        Ok(())
+    }
+
     fn apply_network_interface(&mut self, change: &Change) -> Result<(), Undecodable> {
         if let Some(before) = self.network_interfaces.get(&change.key) {
             let used = self.addresses_used.entry(before.subnet.clone()).or_default();
@@ -191,6 +209,7 @@ impl longshore_model::change::View for View {
             TaskDefinition::TABLE => self.task_definitions.apply(change),
             Family::TABLE => self.families.apply(change),
             Task::TABLE => self.apply_task(change),
+            ClientToken::TABLE => self.apply_client_token(change),
             ContainerInstance::TABLE => self.container_instances.apply(change),
             Placements::TABLE => self.placements.apply(change),
             OpenedRegion::TABLE => self.opened_regions.apply(change),

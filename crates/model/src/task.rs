@@ -25,8 +25,6 @@ pub struct Task {
     pub group: String,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub started_by: Option<String>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub client_token: Option<String>,
     pub desired_status: DesiredStatus,
     pub last_status: LastStatus,
     /// The task's size after overrides.
@@ -231,6 +229,31 @@ pub struct ContainerOverride {
     pub memory: Option<u64>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub memory_reservation: Option<u64>,
+}
+
+/// A RunTask that named a client token: repeating it answers with the same tasks and starts none.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ClientToken {
+    pub scope: Scope,
+    pub cluster: String,
+    pub token: String,
+    /// Tells the request from another one with the same token.
+    pub request: u64,
+    pub tasks: Vec<TaskId>,
+    pub used_at: Timestamp,
+}
+
+impl ClientToken {
+    pub fn key_of(scope: &Scope, cluster: &str, token: &str) -> Key {
+        Key::new(format!("{}/{}/{cluster}/{token}", Self::TABLE, scope.path()))
+    }
+}
+
+impl Record for ClientToken {
+    const TABLE: &'static str = "client-token";
+    fn key(&self) -> Key {
+        Self::key_of(&self.scope, &self.cluster, &self.token)
+    }
 }
 
 impl Task {

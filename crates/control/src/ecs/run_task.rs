@@ -11,35 +11,36 @@ use longshore_ecs as ecs;
 use longshore_engine::View;
 use longshore_engine::placement::{self, Placement, Request};
 use longshore_model::cluster::{Cluster, arn_of};
-use longshore_model::task::{ContainerOverride, Overrides, Task};
+use longshore_model::id::stable_hash;
+use longshore_model::record::encode;
+use longshore_model::task::{ClientToken, ContainerOverride, Overrides, Task};
 use longshore_model::task_definition::{Compatibility, NetworkMode, Status, TaskDefinition};
 use longshore_model::vpc::{SecurityGroup, Subnet};
-use longshore_model::{Resources, Scope, Tags};
+use longshore_model::{Resources, Scope, Tags, Timestamp, Transaction};
 use std::sync::Arc;
 
 pub async fn run(call: Call, request: ecs::RunTaskRequest) -> Result<ecs::RunTaskResponse, ecs::Error> {
     let command = Command::parse(request)?;
     let now = call.context.now();
-    let placed = call
+    let (cluster, tasks, failures) = call
         .context
         .commit::<_, ecs::Error, _>(|snapshot, transaction| {
             let view = &snapshot.view;
             let request = command.resolve(view, call.scope())?;
-            let earlier = earlier_tasks(view, &request);
-            if !earlier.is_empty() {
-                return Ok((request.cluster, earlier, Vec::new()));
+            if let Some(tasks) = command.earlier(view, &request)? {
+                return Ok((request.cluster, tasks, Vec::new()));
             }
             let placement = placement::place(view, &request, now, &mut RandomIds);
             if !placement.tasks.is_empty() {
                 transaction.rely_on(Cluster::key_of(call.scope(), &request.cluster));
                 placement::write(view, &placement, transaction);
+                command.remember(&request, &placement, now, transaction);
             }
             let Placement { tasks, failures } = placement;
             let tasks = tasks.into_iter().map(|(task, _)| Arc::new(task)).collect();
             Ok((request.cluster, tasks, failures))
         })
         .await?;
-    let (cluster, tasks, failures) = placed;
     let view = call.context.view();
     let cluster = arn_of(call.scope(), &cluster);
     let failures = failures.into_iter().map(|failure| ecs::Failure {
@@ -51,13 +52,6 @@ pub async fn run(call: Call, request: ecs::RunTaskRequest) -> Result<ecs::RunTas
         tasks: Some(tasks.iter().map(|task| render::task(&view, task, true)).collect()),
         failures: Some(failures.collect()),
     })
-}
-
-/// The tasks of an earlier RunTask with the same client token: repeating a call starts nothing.
-fn earlier_tasks(view: &View, request: &Request) -> Vec<Arc<Task>> {
-    let Some(token) = &request.client_token else { return Vec::new() };
-    let same = |task: &&Arc<Task>| task.client_token.as_ref() == Some(token);
-    view.tasks_of(&request.scope, &request.cluster).filter(same).cloned().collect()
 }
 
 /// RunTask's request, with all that can be checked without the records.
@@ -162,11 +156,48 @@ impl Command {
             security_groups,
             group: self.group.clone().unwrap_or_else(|| format!("family:{}", definition.family)),
             started_by: self.started_by.clone(),
-            client_token: self.client_token.clone(),
             tags: self.task_tags(&cluster, &definition)?,
             cluster: cluster.name.clone(),
             definition,
         })
+    }
+
+    /// The tasks of an earlier call with this client token: repeating a call starts nothing.
+    fn earlier(&self, view: &View, request: &Request) -> Result<Option<Vec<Arc<Task>>>, ecs::Error> {
+        let Some(token) = &self.client_token else { return Ok(None) };
+        let Some(used) =
+            view.client_tokens.get(&ClientToken::key_of(&request.scope, &request.cluster, token))
+        else {
+            return Ok(None);
+        };
+        let tasks =
+            used.tasks.iter().filter_map(|id| view.task(&request.scope, &request.cluster, *id).cloned());
+        if used.request == fingerprint(request) {
+            return Ok(Some(tasks.collect()));
+        }
+        Err(ecs::Error::ConflictException {
+            message: "The provided clientToken is already in use with a different RunTask request."
+                .to_owned(),
+            resource_ids: Some(tasks.map(|task| task.arn()).collect()),
+        })
+    }
+
+    fn remember(
+        &self,
+        request: &Request,
+        placement: &Placement,
+        now: Timestamp,
+        transaction: &mut Transaction,
+    ) {
+        let Some(token) = &self.client_token else { return };
+        transaction.create(&ClientToken {
+            scope: request.scope.clone(),
+            cluster: request.cluster.clone(),
+            token: token.clone(),
+            request: fingerprint(request),
+            tasks: placement.tasks.iter().map(|(task, _)| task.id).collect(),
+            used_at: now,
+        });
     }
 
     fn definition(&self, view: &View, scope: &Scope) -> Result<Arc<TaskDefinition>, ecs::Error> {
@@ -203,6 +234,15 @@ impl Command {
         }
         Ok(tags)
     }
+}
+
+/// Tells one request from another; the same in every version, since it is kept.
+fn fingerprint(request: &Request) -> u64 {
+    let definition = (&request.definition.family, request.definition.revision);
+    let subnets: Vec<&String> = request.subnets.iter().map(|subnet| &subnet.id).collect();
+    let network = (subnets, &request.security_groups);
+    let said = (definition, request.count, &request.overrides, network, &request.group, &request.started_by);
+    stable_hash(encode(&said))
 }
 
 fn check_platform_version(version: Option<&str>) -> Result<(), ecs::Error> {
