@@ -18,8 +18,8 @@ use async_trait::async_trait;
 use longshore_model::time::Timestamp;
 use tokio::sync::broadcast;
 
-pub(crate) use self::{clock::now, containerd::lock};
 pub use self::containerd::{Config, ContainerdRuntime, SharedRuntime};
+pub(crate) use self::{clock::now, containerd::lock};
 use crate::image::{Credentials, Image, ImageRef, ImportError, Progress, PullError, PullPolicy};
 
 /// What runs containers. One value serves one container instance (one containerd namespace).
