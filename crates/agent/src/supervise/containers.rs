@@ -101,6 +101,8 @@ impl Held {
                 let code = i32::try_from(code).unwrap_or(i32::MAX);
                 self.state = link::ContainerState::Exited { code, at: exited_at, out_of_memory: oom };
             }
+            // Its creation was cut off half-way.
+            runtime::Status::Lost if self.is_waiting() && !self.spec.was_running => self.made = true,
             runtime::Status::Lost => self.gone(Some(LOST.to_owned())),
         }
     }

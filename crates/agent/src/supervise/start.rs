@@ -13,6 +13,8 @@ use std::error::Error;
 use std::io;
 use std::path::{Path, PathBuf};
 
+/// How often a container is tried on a runtime that is away: for about 20 seconds.
+const ATTEMPTS: u32 = 40;
 const MEBIBYTE: u64 = 1 << 20;
 
 /// What could not be done, in the words of `stoppedReason`.
@@ -152,30 +154,61 @@ impl Supervisor {
         };
         let spec = held.spec.clone();
         let container = self.container(&spec, image, assignment, ground);
-        let runtime = &self.instance.runtime;
-        // One that was made and never started, by an agent that was killed in between.
-        if held.made {
-            runtime.delete(&spec.runtime_id).await.map_err(|error| {
-                Failed::new(StartFailureKind::CannotCreateContainer, Some(&spec.name), chain(&error))
-            })?;
-        }
         if let Some(path) = &container.log_path {
             private_file(path).map_err(|error| {
                 Failed::new(StartFailureKind::CannotCreateContainer, Some(&spec.name), chain(&error))
             })?;
             self.follow_output(&spec);
         }
-        runtime.create(&container).await.map_err(|error| create_failed(&spec, &error))?;
-        let started = runtime.start(&spec.runtime_id).await;
-        let started = started.map_err(|error| {
-            Failed::new(StartFailureKind::CannotStartContainer, Some(&spec.name), chain(&error))
-        })?;
+        let started = self.create_and_start(&spec, &container, held.made).await?;
         if let Some(held) = self.containers.get_mut(index) {
             held.image_digest = Some(image.digest.clone());
             held.stop_signal = stop_signal(image);
             held.running(started.at);
         }
         Ok(())
+    }
+
+    /// Creates and starts it, waiting for a runtime that is away: containerd may be restarting.
+    async fn create_and_start(
+        &self,
+        spec: &ContainerSpec,
+        container: &runtime::ContainerSpec,
+        mut made: bool,
+    ) -> Result<runtime::Started, Failed> {
+        let runtime = &self.instance.runtime;
+        let mut attempt = 0;
+        loop {
+            attempt += 1;
+            let attempted = async {
+                if made {
+                    // One that was made and never started: by an agent that was killed in between, or just now.
+                    runtime.delete(&spec.runtime_id).await.map_err(runtime::CreateError::Runtime)?;
+                }
+                runtime.create(container).await
+            };
+            let away = match attempted.await {
+                Ok(_) => match runtime.start(&spec.runtime_id).await {
+                    Ok(started) => return Ok(started),
+                    Err(runtime::StartError::Runtime(error)) if is_away(&error) => error,
+                    Err(error) => {
+                        let kind = StartFailureKind::CannotStartContainer;
+                        return Err(Failed::new(kind, Some(&spec.name), chain(&error)));
+                    }
+                },
+                Err(runtime::CreateError::Runtime(error)) if is_away(&error) => error,
+                Err(error) => return Err(create_failed(spec, &error)),
+            };
+            if attempt == ATTEMPTS {
+                return Err(Failed::new(
+                    StartFailureKind::CannotCreateContainer,
+                    Some(&spec.name),
+                    chain(&away),
+                ));
+            }
+            made = true;
+            tokio::time::sleep(super::RETRY).await;
+        }
     }
 
     fn container(
@@ -222,6 +255,10 @@ impl Supervisor {
             ..runtime::ContainerSpec::default()
         }
     }
+}
+
+fn is_away(error: &runtime::Error) -> bool {
+    matches!(error, runtime::Error::Unavailable { .. })
 }
 
 fn missing_group(assignment: &Assignment) -> Option<String> {
