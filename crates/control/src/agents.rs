@@ -78,7 +78,11 @@ async fn register(context: &Context, hello: &Hello) -> Result<(), CommitError> {
         .await
 }
 
-async fn set_connected(context: &Context, id: ContainerInstanceId, connected: bool) -> Result<(), CommitError> {
+async fn set_connected(
+    context: &Context,
+    id: ContainerInstanceId,
+    connected: bool,
+) -> Result<(), CommitError> {
     context
         .commit(|snapshot, transaction| {
             let present = snapshot.view.container_instances.get(&ContainerInstance::key_of(id));
@@ -155,7 +159,9 @@ impl Connection {
         let view = self.context.view();
         let (mut assigned, mut ended) = (Vec::new(), Vec::new());
         for key in keys {
-            let Some(task) = view.tasks.get(key).filter(|task| task.container_instance == self.hello.instance) else {
+            let Some(task) =
+                view.tasks.get(key).filter(|task| task.container_instance == self.hello.instance)
+            else {
                 continue;
             };
             if !task.holds_resources() {
@@ -183,8 +189,12 @@ async fn prepare_logs(context: &Arc<Context>, view: &View, assignment: &mut Assi
     for container in &mut assignment.containers {
         let Some(target) = &mut container.log else { continue };
         let Some(destination) = log_intake::destination(task, definition, &container.name) else { continue };
-        target.stored = context.log_store.source_offset(&destination.group, &destination.stream, &container.runtime_id);
-        let missing = view.log_groups.get(&LogGroup::key_of(&destination.group.scope, &destination.group.name)).is_none();
+        target.stored =
+            context.log_store.source_offset(&destination.group, &destination.stream, &container.runtime_id);
+        let missing = view
+            .log_groups
+            .get(&LogGroup::key_of(&destination.group.scope, &destination.group.name))
+            .is_none();
         target.missing_group = missing
             && !(destination.create_group
                 && create_group(context, &destination.group.scope, &destination.group.name).await.is_ok());
@@ -199,9 +209,14 @@ async fn prepare_logs(context: &Arc<Context>, view: &View, assignment: &mut Assi
 fn create_stream(context: &Arc<Context>, destination: log_intake::Destination) {
     let context = Arc::clone(context);
     tokio::spawn(async move {
-        let created = context.log_store.create_stream(&destination.group, &destination.stream, context.now()).await;
+        let created =
+            context.log_store.create_stream(&destination.group, &destination.stream, context.now()).await;
         if let Err(error) = created {
-            tracing::debug!(error = &error as &dyn std::error::Error, stream = destination.stream, "make a log stream");
+            tracing::debug!(
+                error = &error as &dyn std::error::Error,
+                stream = destination.stream,
+                "make a log stream"
+            );
         }
     });
 }

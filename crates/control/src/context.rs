@@ -41,7 +41,8 @@ impl Context {
 
     #[allow(clippy::disallowed_methods, reason = "the shell's one reading of the clock")]
     pub fn now(&self) -> Timestamp {
-        let since_epoch = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+        let since_epoch =
+            std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
         Timestamp(i64::try_from(since_epoch.as_millis()).unwrap_or(i64::MAX))
     }
 
@@ -77,7 +78,13 @@ impl Context {
         }
         self.commit(|snapshot, transaction| {
             if !opened(&snapshot.view) {
-                default_vpc::open_region(scope, self.config.vpc_cidr, self.now(), &mut RandomIds, transaction);
+                default_vpc::open_region(
+                    scope,
+                    self.config.vpc_cidr,
+                    self.now(),
+                    &mut RandomIds,
+                    transaction,
+                );
             }
             Ok(())
         })

@@ -15,8 +15,13 @@ pub async fn describe(
     call: Call,
     request: ec2::DescribeAvailabilityZonesRequest,
 ) -> Result<ec2::DescribeAvailabilityZonesResult, Fault> {
-    let ec2::DescribeAvailabilityZonesRequest { zone_names, zone_ids, all_availability_zones: _, dry_run: dry, filters } =
-        request;
+    let ec2::DescribeAvailabilityZonesRequest {
+        zone_names,
+        zone_ids,
+        all_availability_zones: _,
+        dry_run: dry,
+        filters,
+    } = request;
     dry_run(dry)?;
     let filters = Filters::parse(filters, |name| FILTERS.contains(&name))?;
     let (names, ids) = (zone_names.unwrap_or_default(), zone_ids.unwrap_or_default());
@@ -28,8 +33,13 @@ pub async fn describe(
         .map(|(index, name)| (name, zone_id(&scope.region, index)))
         .collect();
     let unknown = names.iter().find(|name| !zones.iter().any(|(known, _)| known == *name));
-    if let Some(unknown) = unknown.or_else(|| ids.iter().find(|id| !zones.iter().any(|(_, known)| known == *id))) {
-        return Err(Fault::sender("InvalidParameterValue", format!("Invalid availability zone: [{unknown}]")));
+    if let Some(unknown) =
+        unknown.or_else(|| ids.iter().find(|id| !zones.iter().any(|(_, known)| known == *id)))
+    {
+        return Err(Fault::sender(
+            "InvalidParameterValue",
+            format!("Invalid availability zone: [{unknown}]"),
+        ));
     }
     let wanted = |(name, id): &(String, String)| {
         (names.is_empty() || names.contains(name))

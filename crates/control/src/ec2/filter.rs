@@ -17,7 +17,10 @@ impl Filters {
             let name = name.unwrap_or_default();
             let is_tag = name == "tag-key" || name.starts_with("tag:");
             if !is_tag && !knows(&name) {
-                return Err(Fault::sender("InvalidParameterValue", format!("The filter '{name}' is invalid")));
+                return Err(Fault::sender(
+                    "InvalidParameterValue",
+                    format!("The filter '{name}' is invalid"),
+                ));
             }
             filters.push((name, values.unwrap_or_default()));
         }

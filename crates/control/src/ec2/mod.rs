@@ -23,7 +23,8 @@ pub fn routes() -> Routes {
 }
 
 fn tags(tags: &Tags) -> Option<Vec<ec2::Tag>> {
-    let tag = |(key, value): (&String, &String)| ec2::Tag { key: Some(key.clone()), value: Some(value.clone()) };
+    let tag =
+        |(key, value): (&String, &String)| ec2::Tag { key: Some(key.clone()), value: Some(value.clone()) };
     (!tags.is_empty()).then(|| tags.0.iter().map(tag).collect())
 }
 
@@ -32,7 +33,8 @@ fn dry_run(dry_run: Option<bool>) -> Result<(), Fault> {
     if dry_run != Some(true) {
         return Ok(());
     }
-    Err(Fault::sender("DryRunOperation", "Request would have succeeded, but DryRun flag is set.").with_status(412))
+    Err(Fault::sender("DryRunOperation", "Request would have succeeded, but DryRun flag is set.")
+        .with_status(412))
 }
 
 /// Describe calls page only when they are asked to, and then by position: their lists are short and stable.
@@ -49,10 +51,14 @@ fn page<T>(
     };
     let size = match max_results {
         None => usize::MAX,
-        Some(size) => usize::try_from(size).ok().filter(|size| (5..=1000).contains(size)).ok_or_else(|| {
-            let message = format!("Value ( {size} ) for parameter maxResults is invalid. Expecting a value from 5 to 1000.");
-            Fault::sender("InvalidParameterValue", message)
-        })?,
+        Some(size) => {
+            usize::try_from(size).ok().filter(|size| (5..=1000).contains(size)).ok_or_else(|| {
+                let message = format!(
+                    "Value ( {size} ) for parameter maxResults is invalid. Expecting a value from 5 to 1000."
+                );
+                Fault::sender("InvalidParameterValue", message)
+            })?
+        }
     };
     let end = start.saturating_add(size);
     let next = (end < all.len()).then(|| end.to_string());

@@ -73,7 +73,10 @@ fn render(view: &View, scope: &Scope, interface: &NetworkInterface) -> ec2::Netw
     let subnet = view.subnets.get(&Subnet::key_of(scope, &interface.subnet));
     let group = |id: &String| ec2::GroupIdentifier {
         group_id: Some(id.clone()),
-        group_name: view.security_groups.get(&SecurityGroup::key_of(scope, id)).map(|group| group.name.clone()),
+        group_name: view
+            .security_groups
+            .get(&SecurityGroup::key_of(scope, id))
+            .map(|group| group.name.clone()),
     };
     let account = scope.account.to_string();
     let attachment = ec2::NetworkInterfaceAttachment {
@@ -93,7 +96,10 @@ fn render(view: &View, scope: &Scope, interface: &NetworkInterface) -> ec2::Netw
     ec2::NetworkInterface {
         attachment: Some(attachment),
         availability_zone: subnet.map(|subnet| subnet.availability_zone.clone()),
-        description: Some(format!("arn:aws:ecs:{}:{account}:attachment/{}", scope.region, interface.attachment)),
+        description: Some(format!(
+            "arn:aws:ecs:{}:{account}:attachment/{}",
+            scope.region, interface.attachment
+        )),
         groups: Some(interface.security_groups.iter().map(group).collect()),
         interface_type: Some(ec2::NetworkInterfaceType::Interface),
         mac_address: Some(interface.mac.to_string()),

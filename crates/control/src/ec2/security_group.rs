@@ -13,8 +13,14 @@ pub async fn describe(
     call: Call,
     request: ec2::DescribeSecurityGroupsRequest,
 ) -> Result<ec2::DescribeSecurityGroupsResult, Fault> {
-    let ec2::DescribeSecurityGroupsRequest { dry_run: dry, filters, group_ids, group_names, max_results, next_token } =
-        request;
+    let ec2::DescribeSecurityGroupsRequest {
+        dry_run: dry,
+        filters,
+        group_ids,
+        group_names,
+        max_results,
+        next_token,
+    } = request;
     dry_run(dry)?;
     let filters = Filters::parse(filters, |name| FILTERS.contains(&name))?;
     let (ids, names) = (group_ids.unwrap_or_default(), group_names.unwrap_or_default());
@@ -72,12 +78,17 @@ fn render(group: &SecurityGroup) -> ec2::SecurityGroup {
 
 fn permission(group: &SecurityGroup, rule: &Rule) -> ec2::IpPermission {
     let (ranges, groups) = match &rule.peer {
-        Peer::Cidr(cidr) => (vec![ec2::IpRange { cidr_ip: Some(cidr.to_string()), description: None }], Vec::new()),
-        Peer::SecurityGroup(id) => (Vec::new(), vec![ec2::UserIdGroupPair {
-            group_id: Some(id.clone()),
-            user_id: Some(group.scope.account.to_string()),
-            ..ec2::UserIdGroupPair::default()
-        }]),
+        Peer::Cidr(cidr) => {
+            (vec![ec2::IpRange { cidr_ip: Some(cidr.to_string()), description: None }], Vec::new())
+        }
+        Peer::SecurityGroup(id) => (
+            Vec::new(),
+            vec![ec2::UserIdGroupPair {
+                group_id: Some(id.clone()),
+                user_id: Some(group.scope.account.to_string()),
+                ..ec2::UserIdGroupPair::default()
+            }],
+        ),
     };
     ec2::IpPermission {
         from_port: rule.ports.map(|(from, _)| from.into()),

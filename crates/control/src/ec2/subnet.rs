@@ -28,16 +28,25 @@ const FILTERS: [&str; 16] = [
     "vpc-id",
 ];
 
-pub async fn describe(call: Call, request: ec2::DescribeSubnetsRequest) -> Result<ec2::DescribeSubnetsResult, Fault> {
+pub async fn describe(
+    call: Call,
+    request: ec2::DescribeSubnetsRequest,
+) -> Result<ec2::DescribeSubnetsResult, Fault> {
     let ec2::DescribeSubnetsRequest { dry_run: dry, filters, max_results, next_token, subnet_ids } = request;
     dry_run(dry)?;
     let filters = Filters::parse(filters, |name| FILTERS.contains(&name))?;
     let ids = subnet_ids.unwrap_or_default();
     let view = call.context.view();
     let all = || view.subnets.of(call.scope());
-    all_found(&ids, |id| view.subnets.get(&Subnet::key_of(call.scope(), id)).is_some(), "InvalidSubnetID.NotFound", "subnet")?;
+    all_found(
+        &ids,
+        |id| view.subnets.get(&Subnet::key_of(call.scope(), id)).is_some(),
+        "InvalidSubnetID.NotFound",
+        "subnet",
+    )?;
     let wanted = |subnet: &Subnet| {
-        (ids.is_empty() || ids.contains(&subnet.id)) && filters.pass(&subnet.tags, |name| values(&view, subnet, name))
+        (ids.is_empty() || ids.contains(&subnet.id))
+            && filters.pass(&subnet.tags, |name| values(&view, subnet, name))
     };
     let mut found: Vec<_> = all().filter(|subnet| wanted(subnet)).collect();
     found.sort_by_key(|subnet| (&subnet.availability_zone, subnet.cidr));

@@ -18,13 +18,21 @@ const FILTERS: [&str; 8] = [
     "vpc-id",
 ];
 
-pub async fn describe(call: Call, request: ec2::DescribeVpcsRequest) -> Result<ec2::DescribeVpcsResult, Fault> {
+pub async fn describe(
+    call: Call,
+    request: ec2::DescribeVpcsRequest,
+) -> Result<ec2::DescribeVpcsResult, Fault> {
     let ec2::DescribeVpcsRequest { dry_run: dry, filters, max_results, next_token, vpc_ids } = request;
     dry_run(dry)?;
     let filters = Filters::parse(filters, |name| FILTERS.contains(&name))?;
     let ids = vpc_ids.unwrap_or_default();
     let view = call.context.view();
-    all_found(&ids, |id| view.vpcs.get(&Vpc::key_of(call.scope(), id)).is_some(), "InvalidVpcID.NotFound", "vpc")?;
+    all_found(
+        &ids,
+        |id| view.vpcs.get(&Vpc::key_of(call.scope(), id)).is_some(),
+        "InvalidVpcID.NotFound",
+        "vpc",
+    )?;
     let wanted = |vpc: &Vpc| {
         (ids.is_empty() || ids.contains(&vpc.id)) && filters.pass(&vpc.tags, |name| values(vpc, name))
     };

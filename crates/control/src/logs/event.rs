@@ -14,9 +14,13 @@ const OLDEST: i64 = 14 * 24 * HOUR;
 /// … and this far ahead; others are rejected, and the rest of their batch is taken.
 const NEWEST: i64 = 2 * HOUR;
 
-pub async fn put(call: Call, request: logs::PutLogEventsRequest) -> Result<logs::PutLogEventsResponse, logs::Error> {
+pub async fn put(
+    call: Call,
+    request: logs::PutLogEventsRequest,
+) -> Result<logs::PutLogEventsResponse, logs::Error> {
     // The sequence token is not needed any more; AWS takes any.
-    let logs::PutLogEventsRequest { log_group_name, log_stream_name, log_events, sequence_token: _, entity } = request;
+    let logs::PutLogEventsRequest { log_group_name, log_stream_name, log_events, sequence_token: _, entity } =
+        request;
     unsupported(&[("entity", entity.is_some())]).map_err(invalid)?;
     find_group(&call.context.view(), call.scope(), &log_group_name)?;
     if log_events.windows(2).any(|pair| matches!(pair, [a, b] if a.timestamp > b.timestamp)) {
@@ -28,7 +32,10 @@ pub async fn put(call: Call, request: logs::PutLogEventsRequest) -> Result<logs:
     let count = log_events.len();
     let taken = log_events.into_iter().skip(too_old).take(too_new.saturating_sub(too_old));
     let events: Vec<_> = taken
-        .map(|logs::InputLogEvent { timestamp, message }| LogEvent { timestamp: Timestamp(timestamp), message })
+        .map(|logs::InputLogEvent { timestamp, message }| LogEvent {
+            timestamp: Timestamp(timestamp),
+            message,
+        })
         .collect();
     let group = group_id(&call, &log_group_name);
     if events.is_empty() {
@@ -51,7 +58,10 @@ pub async fn put(call: Call, request: logs::PutLogEventsRequest) -> Result<logs:
     })
 }
 
-pub async fn get(call: Call, request: logs::GetLogEventsRequest) -> Result<logs::GetLogEventsResponse, logs::Error> {
+pub async fn get(
+    call: Call,
+    request: logs::GetLogEventsRequest,
+) -> Result<logs::GetLogEventsResponse, logs::Error> {
     // Nothing is masked, so unmasking changes nothing.
     let logs::GetLogEventsRequest {
         log_group_name,

@@ -8,8 +8,13 @@ use longshore_model::Record;
 use longshore_model::log_group::LogGroup;
 
 pub async fn create(call: Call, request: logs::CreateLogGroupRequest) -> Result<(), logs::Error> {
-    let logs::CreateLogGroupRequest { log_group_name, kms_key_id, tags, log_group_class, deletion_protection_enabled } =
-        request;
+    let logs::CreateLogGroupRequest {
+        log_group_name,
+        kms_key_id,
+        tags,
+        log_group_class,
+        deletion_protection_enabled,
+    } = request;
     unsupported(&[
         ("kmsKeyId", kms_key_id.given()),
         ("deletionProtectionEnabled", deletion_protection_enabled.given()),

@@ -61,7 +61,11 @@ fn group_id(call: &Call, name: &str) -> GroupId {
 }
 
 /// The group of a request that may name it in two ways: by name, or by name or ARN.
-fn named_group(call: &Call, name: Option<String>, identifier: Option<String>) -> Result<GroupId, logs::Error> {
+fn named_group(
+    call: &Call,
+    name: Option<String>,
+    identifier: Option<String>,
+) -> Result<GroupId, logs::Error> {
     let name = match (name, identifier) {
         (Some(name), None) => name,
         (None, Some(identifier)) => group_of_identifier(call.scope(), &identifier)?,
@@ -74,7 +78,8 @@ fn named_group(call: &Call, name: Option<String>, identifier: Option<String>) ->
 
 fn group_of_identifier(scope: &Scope, identifier: &str) -> Result<String, logs::Error> {
     let Some(arn) = Arn::parse(identifier) else { return Ok(identifier.to_owned()) };
-    let name = arn.resource.strip_prefix("log-group:").filter(|_| arn.service == "logs" && arn.in_scope(scope));
+    let name =
+        arn.resource.strip_prefix("log-group:").filter(|_| arn.service == "logs" && arn.in_scope(scope));
     name.map(|name| name.trim_end_matches(":*").to_owned()).ok_or_else(no_group)
 }
 
@@ -123,12 +128,16 @@ impl From<AppendError> for logs::Error {
         match error {
             AppendError::NoSuchStream => no_stream(),
             AppendError::Refused(why) => invalid(why),
-            AppendError::OutOfSequence { .. } | AppendError::Io(_) | AppendError::Closed => unavailable(&error),
+            AppendError::OutOfSequence { .. } | AppendError::Io(_) | AppendError::Closed => {
+                unavailable(&error)
+            }
         }
     }
 }
 
 fn unavailable(error: &(dyn std::error::Error + 'static)) -> logs::Error {
     tracing::error!(error, "the log store failed");
-    logs::Error::ServiceUnavailableException("The log store could not carry out the request. Try again.".to_owned())
+    logs::Error::ServiceUnavailableException(
+        "The log store could not carry out the request. Try again.".to_owned(),
+    )
 }

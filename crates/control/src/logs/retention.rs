@@ -9,9 +9,8 @@ use longshore_logs as logs;
 use longshore_model::Timestamp;
 use longshore_model::log_group::LogGroup;
 
-const DAYS: [u32; 22] = [
-    1, 3, 5, 7, 14, 30, 60, 90, 120, 150, 180, 365, 400, 545, 731, 1096, 1827, 2192, 2557, 2922, 3288, 3653,
-];
+const DAYS: [u32; 22] =
+    [1, 3, 5, 7, 14, 30, 60, 90, 120, 150, 180, 365, 400, 545, 731, 1096, 1827, 2192, 2557, 2922, 3288, 3653];
 const DAY: i64 = 24 * 60 * 60 * 1000;
 
 pub async fn put(call: Call, request: logs::PutRetentionPolicyRequest) -> Result<(), logs::Error> {
