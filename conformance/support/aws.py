@@ -77,7 +77,7 @@ class Cloud:
     def ec2(self):
         return self.client("ec2")
 
-    @functools.cached_property
+    @property
     def subnets(self):
         """The default subnets' ids, by availability zone."""
         subnets = self.ec2.describe_subnets()["Subnets"]

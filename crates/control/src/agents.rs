@@ -7,7 +7,7 @@ mod observations;
 use crate::context::{CommitError, Context};
 use log_intake::LogIntake;
 use longshore_engine::{View, assignment};
-use longshore_model::change::Batch;
+use longshore_model::change::{Batch, Key};
 use longshore_model::container_instance::{Capacity, ContainerInstance};
 use longshore_model::link::{Assignment, FromAgent, Hello, ToAgent};
 use longshore_model::log_group::LogGroup;
@@ -151,28 +151,29 @@ impl Connection {
     }
 
     async fn tell_changes(&mut self, batch: &Batch, to_agent: &mpsc::Sender<ToAgent>) -> Result<(), ()> {
-        let of_tasks = batch.changes.iter().filter(|change| change.key.table() == Task::TABLE);
-        let keys: Vec<_> = of_tasks.map(|change| &change.key).collect();
-        if keys.is_empty() {
-            return Ok(());
+        let own = ContainerInstance::key_of(self.hello.instance);
+        if batch.changes.iter().any(|change| change.key == own && change.value.is_none()) {
+            // Everything was reset, the instance's own record with it.
+            return match register(&self.context, &self.hello).await {
+                Ok(()) => self.tell_everything(to_agent).await,
+                Err(_) => Err(()),
+            };
         }
         let view = self.context.view();
         let (mut assigned, mut ended) = (Vec::new(), Vec::new());
-        for key in keys {
-            let Some(task) =
-                view.tasks.get(key).filter(|task| task.container_instance == self.hello.instance)
-            else {
-                continue;
-            };
-            if !task.holds_resources() {
-                if self.told.remove(&task.id) {
-                    ended.push(task.id);
+        for change in batch.changes.iter().filter(|change| change.key.table() == Task::TABLE) {
+            let task = view.tasks.get(&change.key);
+            match task.filter(|task| task.holds_resources()) {
+                None => ended.extend(task_of(&change.key).filter(|task| self.told.remove(task))),
+                Some(task) if task.container_instance != self.hello.instance => {}
+                Some(task) => {
+                    if let Some(mut assignment) = assignment::of(&view, task) {
+                        if self.told.insert(task.id) {
+                            prepare_logs(&self.context, &view, &mut assignment).await;
+                        }
+                        assigned.push(assignment);
+                    }
                 }
-            } else if let Some(mut assignment) = assignment::of(&view, task) {
-                if self.told.insert(task.id) {
-                    prepare_logs(&self.context, &view, &mut assignment).await;
-                }
-                assigned.push(assignment);
             }
         }
         if assigned.is_empty() && ended.is_empty() {
@@ -180,6 +181,11 @@ impl Connection {
         }
         to_agent.send(ToAgent::Changed { assigned, ended }).await.map_err(drop)
     }
+}
+
+/// The id in the key of a task's record, which ends in it.
+fn task_of(key: &Key) -> Option<TaskId> {
+    key.as_str().rsplit('/').next().and_then(|id| id.parse().ok())
 }
 
 /// Finds out how far each container's output is stored, and makes the groups that containers asked for.

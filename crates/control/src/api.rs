@@ -4,7 +4,7 @@
 use crate::context::Context;
 use longshore_model::Scope;
 use longshore_model::id::stable_hash;
-use longshore_wire::{Encode, Fault, Operation, ServiceInfo, Value, decode_input};
+use longshore_wire::{Encode, Fault, Operation, Protocol, ServiceInfo, Value, decode_input};
 use std::collections::BTreeMap;
 use std::future::Future;
 use std::pin::Pin;
@@ -107,8 +107,10 @@ impl Services {
         operation: &str,
         input: Value,
     ) -> Result<Value, Fault> {
-        let handler = self.services.get(service).and_then(|routes| routes.handlers.get(operation));
-        let handler = handler.ok_or_else(|| not_served(service, operation))?;
+        let routes = self.services.get(service);
+        let handler = routes.and_then(|routes| routes.handlers.get(operation));
+        let protocol = routes.map(|routes| routes.service.protocol);
+        let handler = handler.ok_or_else(|| not_served(service, operation, protocol))?;
         call.context.open_region(call.scope()).await?;
         handler(call, input).await
     }
@@ -120,9 +122,14 @@ impl Default for Services {
     }
 }
 
-fn not_served(service: &str, operation: &str) -> Fault {
+/// What an operation without a handler answers, in the code that its protocol has for it.
+pub fn not_served(service: &str, operation: &str, protocol: Option<Protocol>) -> Fault {
+    let code = match protocol {
+        Some(Protocol::Query | Protocol::Ec2) => "InvalidAction",
+        Some(Protocol::Json10 | Protocol::Json11) | None => "UnknownOperationException",
+    };
     let message = format!(
         "Longshore does not serve {service}:{operation} yet. docs/coverage.md lists the operations that it serves."
     );
-    Fault::sender("UnknownOperationException", message)
+    Fault::sender(code, message)
 }

@@ -163,7 +163,7 @@ impl Up {
     fn check(&self) -> Outcome {
         if self.auth == Auth::Any && !self.listen.ip().is_loopback() {
             return Err(format!(
-                "--auth any lets everybody in and is refused on {}: listen on 127.0.0.1, or leave it out",
+                "--auth any lets everybody in and is refused on {}, which is not a loopback address: listen on 127.0.0.1, or leave it out",
                 self.listen
             )
             .into());

@@ -13,6 +13,7 @@ mod server;
 mod up;
 
 use clap::{Parser, Subcommand};
+use std::io::IsTerminal;
 use std::process::ExitCode;
 
 /// Amazon ECS that you own: real containers behind the AWS APIs.
@@ -72,8 +73,9 @@ type Outcome<T = ()> = Result<T, Box<dyn std::error::Error + Send + Sync>>;
 /// Logs go to standard error; `LONGSHORE_LOG` chooses what, as in `debug` or `longshore_agent=debug,info`.
 fn start_log() {
     let filter = tracing_subscriber::EnvFilter::try_from_env("LONGSHORE_LOG")
-        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info"));
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info,fjall=warn,lsm_tree=warn"));
+    let colours = std::io::stderr().is_terminal();
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(colours).init();
 }
 
 /// An error with its causes, each said once.

@@ -115,7 +115,7 @@ impl Supervisor {
             .map_err(|error| failed(format!("invalid reference format: {}", chain(&error))))?;
         let pulled =
             self.instance.runtime.ensure_image(&reference, PullPolicy::PreferCached, None, None).await;
-        pulled.map_err(|error| failed(chain(&error)))
+        pulled.map_err(|error| failed(format!("failed to resolve ref {reference}: {}", chain(&error))))
     }
 
     /// Writes what the network gives the containers to read, and makes the cgroup that caps them together.

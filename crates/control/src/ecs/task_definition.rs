@@ -10,7 +10,7 @@ use super::{client, failure, invalid, reference, tag};
 use crate::api::Call;
 use longshore_ecs as ecs;
 use longshore_engine::View;
-use longshore_model::task_definition::{Family, Status, TaskDefinition};
+use longshore_model::task_definition::{Family, Status, TaskDefinition, arn_of};
 use longshore_model::{Record, Scope};
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -126,7 +126,7 @@ pub async fn deregister(
     let ecs::DeregisterTaskDefinitionRequest { task_definition } = request;
     let wanted = reference::family_revision(call.scope(), &task_definition)?;
     let Some(revision) = wanted.revision else {
-        return Err(invalid(format!("Invalid revision number. Give a revision, as in {}:1.", wanted.family)));
+        return Err(client("Revision is missing."));
     };
     let now = call.context.now();
     let inactive = call
@@ -149,6 +149,9 @@ pub async fn deregister(
     Ok(ecs::DeregisterTaskDefinitionResponse { task_definition: Some(render::definition(&inactive)) })
 }
 
+const STILL_ACTIVE: &str =
+    "The specified task definition is still in ACTIVE status. Please deregister the target and try again.";
+
 /// How many definitions one call deletes.
 const DELETE_AT_ONCE: usize = 10;
 
@@ -164,26 +167,31 @@ pub async fn delete(
     for given in task_definitions {
         match delete_one(&call, &given).await? {
             Ok(definition) => deleted.push(render::definition(&definition)),
-            Err(reason) => failures.push(failure(Some(given), reason)),
+            Err((arn, reason)) => failures.push(failure(Some(arn), reason)),
         }
     }
     Ok(ecs::DeleteTaskDefinitionsResponse { task_definitions: Some(deleted), failures: Some(failures) })
 }
 
 /// Only an INACTIVE revision is deleted; it stays DELETE_IN_PROGRESS, and is forgotten when no task uses it.
-async fn delete_one(call: &Call, given: &str) -> Result<Result<TaskDefinition, &'static str>, ecs::Error> {
+async fn delete_one(
+    call: &Call,
+    given: &str,
+) -> Result<Result<TaskDefinition, (String, &'static str)>, ecs::Error> {
     let wanted = reference::family_revision(call.scope(), given)?;
     let Some(revision) = wanted.revision else {
-        return Err(invalid(format!("Invalid revision number. Give a revision, as in {}:1.", wanted.family)));
+        return Err(client("Revision is missing."));
     };
     let now = call.context.now();
+    let arn = arn_of(call.scope(), &wanted.family, revision);
     call.context
         .commit(|snapshot, transaction| {
-            let Some(definition) = snapshot.view.task_definition(call.scope(), &wanted.family, revision) else {
-                return Ok(Err("TASK_DEFINITION_NOT_FOUND"));
+            let Some(definition) = snapshot.view.task_definition(call.scope(), &wanted.family, revision)
+            else {
+                return Ok(Err((arn.clone(), "TASK_DEFINITION_NOT_FOUND")));
             };
             match definition.status {
-                Status::Active => Ok(Err("The specified task definition is still in ACTIVE status. Please deregister the target and try again.")),
+                Status::Active => Ok(Err((arn.clone(), STILL_ACTIVE))),
                 Status::DeleteInProgress => Ok(Ok((**definition).clone())),
                 Status::Inactive => {
                     let deleting = TaskDefinition {

@@ -1,6 +1,7 @@
 //! Which service and operation a request is for: by its credential scope, and without one by its target, its
 //! action and version.
 
+use crate::api::not_served;
 use http::header::CONTENT_TYPE;
 use http::request::Parts;
 use longshore_wire::protocol::Form;
@@ -131,15 +132,11 @@ pub(super) fn unknown_service(name: Option<&str>) -> Fault {
 }
 
 fn unknown_operation(service: &ServiceInfo, name: &str) -> Fault {
+    if service.unserved.contains(&name) {
+        return not_served(service.name, name, Some(service.protocol));
+    }
     let code = if is_query(service.protocol) { "InvalidAction" } else { "UnknownOperationException" };
-    let message = match service.unserved.contains(&name) {
-        true => format!(
-            "Longshore does not serve {}:{name} yet. docs/coverage.md lists the operations that it serves.",
-            service.name
-        ),
-        false => format!("The action {name} is not valid for this web service."),
-    };
-    Fault::sender(code, message)
+    Fault::sender(code, format!("The action {name} is not valid for this web service."))
 }
 
 fn missing_action() -> Fault {

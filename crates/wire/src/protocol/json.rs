@@ -1,5 +1,5 @@
-//! JSON 1.0 and 1.1. Reading is led by the schema: one pass, no tree between the text and the values, members
-//! that the model does not know are skipped as AWS does.
+//! JSON 1.0 and 1.1. Reading is led by the schema: one pass, no tree between the text and the values, and a
+//! member that the model does not know is an error: what is not honoured is refused.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -7,7 +7,7 @@ use std::io::Write as _;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
-use serde::de::{self, DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
+use serde::de::{self, DeserializeSeed, Deserializer, MapAccess, SeqAccess, Visitor};
 
 use crate::schema::{Kind, Member};
 use crate::{Fault, Map, OperationInfo, Schema, Timestamp, Value, schema};
@@ -237,12 +237,9 @@ impl<'de> Visitor<'de> for Seed {
 fn structure<'de, A: MapAccess<'de>>(members: &'static [Member], mut entries: A) -> Result<Value, A::Error> {
     let mut map = Map::with_capacity(members.len().min(8));
     while let Some(member) = entries.next_key_seed(Name(members))? {
-        match member {
-            Some(member) => match entries.next_value_seed(Seed(member.schema))? {
-                Value::Null => {}
-                value => map.insert(member.name, value),
-            },
-            None => drop(entries.next_value::<IgnoredAny>()?),
+        match entries.next_value_seed(Seed(member.schema))? {
+            Value::Null => {}
+            value => map.insert(member.name, value),
         }
     }
     Ok(Value::Map(map))
@@ -260,7 +257,7 @@ fn map<'de, A: MapAccess<'de>>(of: &'static Schema, mut entries: A) -> Result<Va
 struct Name(&'static [Member]);
 
 impl<'de> DeserializeSeed<'de> for Name {
-    type Value = Option<&'static Member>;
+    type Value = &'static Member;
 
     fn deserialize<D: Deserializer<'de>>(self, reader: D) -> Result<Self::Value, D::Error> {
         reader.deserialize_identifier(self)
@@ -268,14 +265,17 @@ impl<'de> DeserializeSeed<'de> for Name {
 }
 
 impl Visitor<'_> for Name {
-    type Value = Option<&'static Member>;
+    type Value = &'static Member;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("the name of a member")
     }
 
     fn visit_str<E: de::Error>(self, name: &str) -> Result<Self::Value, E> {
-        Ok(self.0.iter().find(|member| member.name == name))
+        let member = self.0.iter().find(|member| member.name == name);
+        member.ok_or_else(|| {
+            E::custom(format!("Unknown field '{name}': this version of the API does not have it."))
+        })
     }
 }
 

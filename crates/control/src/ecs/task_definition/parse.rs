@@ -236,6 +236,9 @@ fn container(given: ecs::ContainerDefinition, region: &str) -> Result<ContainerD
     ])
     .map_err(client)?;
     let name = name.unwrap_or_default();
+    if name.is_empty() {
+        return Err(client("Container.name should not be null or empty."));
+    }
     if !is_name(&name) {
         return Err(client(format!(
             "Container.name must be 1 to 255 letters, digits, hyphens and underscores, and is '{name}'."
