@@ -83,7 +83,7 @@ class Cloud:
         subnets = self.ec2.describe_subnets()["Subnets"]
         return [subnet["SubnetId"] for subnet in sorted(subnets, key=lambda subnet: subnet["AvailabilityZone"])]
 
-    @functools.cached_property
+    @property
     def security_group(self):
         return self.ec2.describe_security_groups()["SecurityGroups"][0]["GroupId"]
 

@@ -4,13 +4,13 @@ use crate::Outcome;
 use crate::admin::{self, Ask};
 use crate::config::{DownArgs, Up, UpArgs};
 use crate::data_dir::DataDir;
-use crate::server::Server;
-use longshore_agent::cgroup::Cgroups;
+use crate::server::{self, Server};
 use longshore_agent::network;
 use longshore_agent::runtime::supervisor::Containerd;
 use longshore_control::context::CommitError;
 use longshore_engine::lifecycle;
 use longshore_model::task::{LastStatus, Stop, StopCode};
+use longshore_model::vpc::Cidr;
 use std::time::Duration;
 
 pub async fn run(args: DownArgs) -> Outcome {
@@ -22,32 +22,39 @@ pub async fn run(args: DownArgs) -> Outcome {
         eprintln!("no server was started on {} yet", data_dir.path().display());
         return Ok(());
     };
-    let up = Up {
-        vpc_cidr: identity.vpc_cidr,
-        instances: u16::try_from(identity.instances.len()).unwrap_or(u16::MAX).max(1),
-        ..UpArgs::default().complete()?
-    };
-    let server = start_when_free(&data_dir, &up).await?;
-    stop_all_tasks(&server).await?;
-    let hash = server.containerd.hash().to_owned();
-    let containerd = server.into_containerd();
-    remove(&data_dir, &identity.vpc_cidr, &hash, containerd).await?;
+    if holds_tasks(&data_dir).await? {
+        let up = Up {
+            vpc_cidr: identity.vpc_cidr,
+            instances: u16::try_from(identity.instances.len()).unwrap_or(u16::MAX).max(1),
+            ..UpArgs::default().complete()?
+        };
+        let server = when_free(async || Server::start(&data_dir, &up).await).await?;
+        stop_all_tasks(&server).await?;
+        server.stop().await?;
+    }
+    remove(&data_dir, identity.vpc_cidr).await?;
     let _ = std::fs::remove_file(data_dir.admin_socket());
     eprintln!("down; {} keeps the records", data_dir.path().display());
     Ok(())
 }
 
-/// The server that was told to stop holds the store until its requests are answered.
-async fn start_when_free(data_dir: &DataDir, up: &Up) -> Outcome<Server> {
+/// Whether tasks have to be stopped: only then is the server needed once more.
+async fn holds_tasks(data_dir: &DataDir) -> Outcome<bool> {
+    let store = when_free(async || server::open_store(data_dir).await).await?;
+    Ok(store.snapshot().view.tasks.iter().any(|task| task.holds_resources()))
+}
+
+/// Tries again while a server that was told to stop answers its last requests: it holds the store until then.
+async fn when_free<T>(attempt: impl AsyncFn() -> Outcome<T>) -> Outcome<T> {
     const TRIES: u32 = 300;
     let mut tried = 0;
     loop {
-        match Server::start(data_dir, up).await {
+        match attempt().await {
             Err(error) if tried < TRIES && crate::chain(&*error).contains("another process") => {
                 tried += 1;
                 tokio::time::sleep(Duration::from_millis(100)).await;
             }
-            started => return started,
+            done => return done,
         }
     }
 }
@@ -81,15 +88,10 @@ async fn stop_all_tasks(server: &Server) -> Outcome {
     Ok(())
 }
 
-async fn remove(
-    data_dir: &DataDir,
-    vpc_cidr: &longshore_model::vpc::Cidr,
-    hash: &str,
-    containerd: Containerd,
-) -> Outcome {
-    containerd.down().await?;
+async fn remove(data_dir: &DataDir, vpc_cidr: Cidr) -> Outcome {
+    Containerd::down_dir(data_dir.path()).await?;
     // Removing finds what is there by the server's id, whatever instance it belongs to.
-    network::down(&network::Config::new(data_dir.path(), *vpc_cidr, network::Instance::Host)).await?;
-    Cgroups::detect(&format!("/longshore-{hash}"))?.remove_all().await?;
-    Ok(())
+    network::down(&network::Config::new(data_dir.path(), vpc_cidr, network::Instance::Host))
+        .await
+        .map_err(Into::into)
 }

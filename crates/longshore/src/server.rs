@@ -36,8 +36,7 @@ pub struct Server {
 impl Server {
     /// Opens what the data directory holds, and connects the agents.
     pub async fn start(data_dir: &DataDir, up: &Up) -> Outcome<Self> {
-        let store = longshore_store::embedded::Embedded::open(&data_dir.store()).await?;
-        let store: Arc<Store<View>> = Arc::new(Store::open(Arc::new(store)).await?);
+        let store = Arc::new(open_store(data_dir).await?);
         let identity = identity(data_dir, up, &store.snapshot().view)?;
         let logs = data_dir.logs();
         let log_store =
@@ -132,12 +131,11 @@ impl Server {
         self.running.iter().for_each(JoinHandle::abort);
         Ok(self.containerd.stop().await?)
     }
+}
 
-    /// Ends everything but containerd, which is given back.
-    pub fn into_containerd(self) -> Containerd {
-        self.running.iter().for_each(JoinHandle::abort);
-        self.containerd
-    }
+pub async fn open_store(data_dir: &DataDir) -> Outcome<Store<View>> {
+    let engine = longshore_store::embedded::Embedded::open(&data_dir.store()).await?;
+    Ok(Store::open(Arc::new(engine)).await?)
 }
 
 /// The instances of this start: as many as asked for, and those besides that still hold tasks.
