@@ -8,6 +8,16 @@ use std::fmt::Write;
 /// The fields that an operation refuses, by (service, operation).
 pub type Refused = BTreeMap<(&'static str, &'static str), Vec<String>>;
 
+/// What is taken with a part of its effect: refusing it would keep every real task definition out.
+const IN_PART: &str = "\n## In part\n\n\
+    - `executionRoleArn` is kept and shown; there is no IAM yet that could allow or deny what it is for. For the same \
+    reason `awslogs` on Fargate does not insist on one.\n\
+    - `securityGroups` are kept and shown, and their rules are not enforced yet: tasks reach one another and are \
+    reached from the machine.\n\
+    - `assignPublicIp`: every task reaches the outside by the machine's address; none has a public address yet.\n\
+    - `containerInsights` is kept and shown; there are no metrics yet.\n\
+    - `platformVersion` 1.3.0, 1.4.0 and LATEST all run as 1.4.0.\n";
+
 /// The page, whole.
 pub fn page(services: &Services, refused: &Refused) -> String {
     let mut page = String::from(
@@ -23,6 +33,7 @@ pub fn page(services: &Services, refused: &Refused) -> String {
         let (name, others) = (routes.service.full_name, routes.service.unserved.len());
         let _ = writeln!(page, "| {name} | {} | {} | {others} |", served.len(), not_yet.len());
     }
+    page.push_str(IN_PART);
     for routes in services.all() {
         let (served, not_yet) = split(routes);
         let _ = write!(page, "\n## {}\n\nServed: {}.\n", routes.service.full_name, list(&served));
