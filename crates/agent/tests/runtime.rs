@@ -253,8 +253,7 @@ async fn a_container_whose_shim_died_is_lost_and_can_be_removed() {
     })
     .await;
     assert_eq!(runtime.list().await.unwrap()[0].status, Status::Lost);
-    until("its process is gone", async || !std::path::Path::new(&format!("/proc/{pid}/exe")).exists())
-        .await;
+    until("its process is gone", async || !std::path::Path::new(&format!("/proc/{pid}/exe")).exists()).await;
     runtime.delete("gone").await.unwrap();
     assert_eq!(runtime.list().await.unwrap(), []);
     run(&runtime, &machine.spec(&image, "gone", "true")).await;
