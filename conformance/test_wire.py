@@ -76,12 +76,24 @@ def test_a_deep_body(cloud):
     assert answer.status == 400
 
 
-@pytest.mark.parametrize("bytes_sent", [b"\x00" * 100, b"GET / HTTP/9.9\r\n\r\n", b"POST / HTTP/1.1\r\nContent-Length: -1\r\n\r\n"])
+NOT_HTTP = {
+    "zeros": b"\x00" * 100,
+    "version": b"GET / HTTP/9.9\r\n\r\n",
+    "length": b"POST / HTTP/1.1\r\nContent-Length: -1\r\n\r\n",
+}
+
+
+@pytest.mark.parametrize("bytes_sent", NOT_HTTP.values(), ids=NOT_HTTP)
 def test_bytes_that_are_not_http(cloud, bytes_sent):
     with socket.create_connection(("127.0.0.1", cloud.server.port), timeout=10) as connection:
         connection.sendall(bytes_sent)
-        connection.shutdown(socket.SHUT_WR)
-        answer = connection.recv(4096)
+        # The server may hang up at the first byte.
+        with contextlib.suppress(OSError):
+            connection.shutdown(socket.SHUT_WR)
+        try:
+            answer = connection.recv(4096)
+        except ConnectionResetError:
+            answer = b""
     assert answer == b"" or b" 4" in answer.split(b"\r\n")[0] or b" 5" in answer.split(b"\r\n")[0]
     assert cloud.ecs.list_clusters()["clusterArns"] is not None
 

@@ -4,6 +4,7 @@ import contextlib
 import ipaddress
 import os
 import pathlib
+import random
 import shlex
 import shutil
 import signal
@@ -163,9 +164,12 @@ def free_vpc_cidr():
     taken = [ipaddress.ip_network(server.vpc_cidr) for server in live]
     routes = subprocess.run(["ip", "-o", "-4", "route"], capture_output=True, text=True, env=clean_environment())
     for line in routes.stdout.splitlines():
-        with contextlib.suppress(ValueError):
-            taken.append(ipaddress.ip_network(line.split()[0], strict=False))
-    start = os.getpid() % 100
+        # A server's own range is `unreachable 10.1.0.0/16 ...` to the machine.
+        for word in line.split()[:2]:
+            with contextlib.suppress(ValueError):
+                taken.append(ipaddress.ip_network(word, strict=False))
+    # Another run on this machine may be choosing at the same time.
+    start = random.randrange(100)
     for step in range(100):
         candidate = ipaddress.ip_network(f"10.{100 + (start + step) % 100}.0.0/16")
         if not any(candidate.overlaps(network) for network in taken):
