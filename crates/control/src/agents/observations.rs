@@ -9,7 +9,11 @@ use longshore_model::task::LastStatus;
 use longshore_model::vpc::NetworkInterface;
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::task::JoinSet;
+
+/// How long a report that could not be committed waits before it is tried again.
+const RETRY: Duration = Duration::from_secs(1);
 
 pub struct Observations {
     context: Arc<Context>,
@@ -53,8 +57,10 @@ impl Observations {
         self.waiting.insert(task, None);
         let context = Arc::clone(&self.context);
         self.committing.spawn(async move {
-            if let Err(error) = commit(&context, &observation).await {
-                tracing::error!(%task, error = &error as &dyn std::error::Error, "a task's report was not recorded");
+            // The agent says it once; until it is recorded, nothing moves the task on.
+            while let Err(error) = commit(&context, &observation).await {
+                tracing::error!(%task, error = &error as &dyn std::error::Error, "a task's report is not recorded yet");
+                tokio::time::sleep(RETRY).await;
             }
             task
         });
