@@ -94,7 +94,7 @@ impl Engine for Embedded {
         self.ask(|reply| Command::Compact { version, reply }).await
     }
 
-    async fn reset(&self) -> Result<(), Error> {
+    async fn reset(&self) -> Result<Version, Error> {
         self.ask(|reply| Command::Reset { reply }).await
     }
 }
@@ -154,11 +154,14 @@ impl Disk {
     }
 }
 
+/// The directory alone keeps others out: the database gives its files the modes that it likes.
 fn make_private(directory: &Path) -> Result<(), Error> {
-    use std::os::unix::fs::DirBuilderExt;
+    use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
     let made = std::fs::DirBuilder::new().recursive(true).mode(0o700).create(directory);
-    made.map_err(|source| Error::Io {
-        attempted: format!("make the directory {}", directory.display()),
+    let private =
+        made.and_then(|()| std::fs::set_permissions(directory, std::fs::Permissions::from_mode(0o700)));
+    private.map_err(|source| Error::Io {
+        attempted: format!("make the private directory {}", directory.display()),
         source,
     })
 }

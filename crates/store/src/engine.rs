@@ -24,8 +24,8 @@ pub trait Engine: Send + Sync + 'static {
     /// Forgets the commits up to `version`; the records stay.
     async fn compact(&self, version: Version) -> Result<(), Error>;
 
-    /// Deletes every record in one commit.
-    async fn reset(&self) -> Result<(), Error>;
+    /// Deletes every record in one commit, and says which.
+    async fn reset(&self) -> Result<Version, Error>;
 }
 
 /// The records of a prefix at one version.
@@ -68,7 +68,7 @@ pub enum Error {
     NewerFormat { path: PathBuf, found: u64 },
     #[error("the commits since version {since} are forgotten: start again from a snapshot")]
     Compacted { since: Version },
-    #[error("a commit may write and guard each key once, and `{0}` is there twice")]
+    #[error("a commit may write each key once, and writes `{0}` twice")]
     DuplicateKey(Key),
     #[error("a commit of {size} operations is too large: at most {limit} fit")]
     TooLarge { size: usize, limit: usize },

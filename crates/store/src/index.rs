@@ -118,7 +118,7 @@ impl Index {
 }
 
 /// etcd refuses a transaction that writes a key twice; so do all engines.
-fn check_distinct(commit: &Commit) -> Result<(), Error> {
+pub(crate) fn check_distinct(commit: &Commit) -> Result<(), Error> {
     let mut seen = BTreeSet::new();
     match commit.writes.iter().find(|write| !seen.insert(write.key())) {
         Some(twice) => Err(Error::DuplicateKey(twice.key().clone())),

@@ -5,6 +5,7 @@
 
 pub mod embedded;
 mod engine;
+pub mod etcd;
 pub mod index;
 pub mod memory;
 mod store;

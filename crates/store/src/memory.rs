@@ -73,10 +73,10 @@ impl Engine for Memory {
         Ok(())
     }
 
-    async fn reset(&self) -> Result<(), Error> {
+    async fn reset(&self) -> Result<Version, Error> {
         let mut state = self.state();
         let batch = state.index.reset();
         state.publish(&batch);
-        Ok(())
+        Ok(batch.version)
     }
 }

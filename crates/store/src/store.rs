@@ -1,9 +1,10 @@
 //! A view that follows an engine. Invariant: the view is the state after some whole commit, never between two; who
 //! committed sees its own commit in the next snapshot.
 
-use crate::engine::{Engine, Error, Event, Outcome};
+use crate::engine::{Changes, Engine, Error, Event, Outcome};
 use longshore_model::change::{Batch, Change, Commit, Version, View};
 use std::sync::{Arc, PoisonError, RwLock};
+use std::time::Duration;
 use tokio::sync::{broadcast, watch};
 
 /// Batches that a follower may be behind before it is told to start again.
@@ -82,8 +83,7 @@ impl<V: View> Store<V> {
 
     /// Deletes every record.
     pub async fn reset(&self) -> Result<(), Error> {
-        self.engine.reset().await?;
-        let version = self.engine.load("\u{0}").await?.version;
+        let version = self.engine.reset().await?;
         self.reached(version).await
     }
 
@@ -99,7 +99,7 @@ impl<V> Drop for Store<V> {
     }
 }
 
-async fn load<V: View>(engine: &dyn Engine) -> Result<(Snapshot<V>, crate::engine::Changes), Error> {
+async fn load<V: View>(engine: &dyn Engine) -> Result<(Snapshot<V>, Changes), Error> {
     loop {
         let loaded = engine.load("").await?;
         let mut view = V::default();
@@ -122,24 +122,31 @@ fn apply<V: View>(view: &mut V, change: &Change) {
     }
 }
 
-async fn follow<V: View>(
-    engine: Arc<dyn Engine>,
-    current: Arc<Current<V>>,
-    mut changes: crate::engine::Changes,
-) {
+async fn follow<V: View>(engine: Arc<dyn Engine>, current: Arc<Current<V>>, mut changes: Changes) {
     while let Some(event) = changes.next().await {
         match event {
             Event::Batch(batch) => current.take(batch),
-            Event::Restart => match load(&*engine).await {
-                Ok((snapshot, next)) => {
-                    changes = next;
-                    current.replace(snapshot);
-                }
-                Err(error) => {
-                    tracing::error!(error = &error as &dyn std::error::Error, "the store cannot be followed");
-                    return;
-                }
-            },
+            Event::Restart => {
+                let (snapshot, next) = load_until_it_answers(&*engine).await;
+                changes = next;
+                current.replace(snapshot);
+            }
+        }
+    }
+}
+
+/// How long a load that failed waits before it is tried again.
+const RETRY: Duration = Duration::from_millis(500);
+
+/// The snapshot grows old meanwhile; commits decided on it conflict and harm nothing.
+async fn load_until_it_answers<V: View>(engine: &dyn Engine) -> (Snapshot<V>, Changes) {
+    loop {
+        match load(engine).await {
+            Ok(loaded) => return loaded,
+            Err(error) => {
+                tracing::error!(error = &error as &dyn std::error::Error, "the store cannot be followed now");
+                tokio::time::sleep(RETRY).await;
+            }
         }
     }
 }

@@ -15,7 +15,7 @@ pub enum Command {
     Commit { commit: Commit, reply: Reply<Outcome> },
     Changes { since: Version, reply: Reply<Changes> },
     Compact { version: Version, reply: Reply<()> },
-    Reset { reply: Reply<()> },
+    Reset { reply: Reply<Version> },
 }
 
 /// Commits that share one sync at most.
@@ -37,7 +37,7 @@ struct Group {
 
 enum Answer {
     Commit(Reply<Outcome>, Outcome),
-    Reset(Reply<()>),
+    Reset(Reply<Version>, Version),
 }
 
 impl Answer {
@@ -46,7 +46,9 @@ impl Answer {
             Self::Commit(reply, outcome) => {
                 drop(reply.send(if durable { Ok(outcome) } else { Err(Error::Poisoned) }))
             }
-            Self::Reset(reply) => drop(reply.send(if durable { Ok(()) } else { Err(Error::Poisoned) })),
+            Self::Reset(reply, version) => {
+                drop(reply.send(if durable { Ok(version) } else { Err(Error::Poisoned) }))
+            }
         }
     }
 }
@@ -65,8 +67,9 @@ impl Writer {
                 match command {
                     Command::Commit { commit, reply } => self.decide(commit, reply, &mut group),
                     Command::Reset { reply } => {
-                        group.batches.push(self.index.reset());
-                        group.answers.push(Answer::Reset(reply));
+                        let batch = self.index.reset();
+                        group.answers.push(Answer::Reset(reply, batch.version));
+                        group.batches.push(batch);
                     }
                     // The others see what was decided before them, so that must be on disk first.
                     other => {
@@ -142,6 +145,9 @@ impl Writer {
 
     fn answer(&mut self, command: Command) {
         match command {
+            // The index holds commits that the disk may not have.
+            Command::Load { reply, .. } if self.poisoned => drop(reply.send(Err(Error::Poisoned))),
+            Command::Changes { reply, .. } if self.poisoned => drop(reply.send(Err(Error::Poisoned))),
             Command::Load { prefix, reply } => {
                 drop(reply.send(self.disk.load(&prefix, self.index.version())))
             }
