@@ -1,41 +1,49 @@
 """`longshore down` leaves the machine as it was, and so do servers that were killed before."""
 
-import hashlib
 import os
 
 import pytest
 
 from support.aws import Cloud, idle
-from support.host import leftovers
-from support.server import Server, live
+from support.host import Foreign, foreign_servers, leftovers
+from support.server import Server, live, made
 from support.waiting import until
 
 
+class Nothing(dict):
+    """True when empty, so that a failure shows what is left."""
+
+    def __bool__(self):
+        return not len(self)
+
+
+class Machine:
+    """The machine as it was before a test, to compare with; servers of others come and go meanwhile."""
+
+    def __init__(self):
+        self.shared = {Foreign(str(server.data_dir), server.vpc_cidr) for server in live}
+        self.foreign = set()
+        self.before = self._now()
+
+    def _now(self):
+        # One that was killed is still known by what was seen of it.
+        self.foreign |= self.shared | foreign_servers(made)
+        return leftovers(self.foreign)
+
+    def new(self):
+        """What is there now and was not, by kind."""
+        now = self._now()
+        new = {kind: [each for each in now[kind] if each not in self.before[kind]] for kind in now}
+        return {kind: found for kind, found in new.items() if found}
+
+    def check_nothing_is_left(self):
+        """The kernel frees a namespace a moment after its last process; so once more is enough."""
+        until("nothing is left", lambda: Nothing(self.new()), deadline=15)
+
+
 @pytest.fixture
-def before():
-    """The machine before the test, and the ids of the servers that other tests share and that go on meanwhile."""
-    return leftovers() | {"others": [server_id(server) for server in live]}
-
-
-def server_id(server):
-    """What the names of a server's interfaces, tables and cgroups contain; docs/operations.md."""
-    return hashlib.sha256(os.fsencode(server.data_dir.resolve())).hexdigest()[:6]
-
-
-def new_since(before):
-    """What is there now and was not, by kind."""
-    now = leftovers()
-    new = {kind: [each for each in now[kind] if each not in before[kind]] for kind in now if kind != "processes"}
-    for kind, found in new.items():
-        new[kind] = [each for each in found if not any(other in each for other in before["others"])]
-    counts = before["processes"]
-    new["processes"] = [name for name, count in now["processes"].items() if count > counts.get(name, 0)]
-    return {kind: found for kind, found in new.items() if found}
-
-
-def check_nothing_is_left(before):
-    """The kernel frees a namespace a moment after its last process; so once more is enough."""
-    until("nothing is left", lambda: not new_since(before) or None, deadline=15)
+def machine():
+    return Machine()
 
 
 def use(server, load):
@@ -52,25 +60,25 @@ def use(server, load):
 
 
 @pytest.mark.parametrize("instances", ["1", "3"])
-def test_down_while_it_runs_and_after_it_was_killed(before, load, start, instances):
+def test_down_while_it_runs_and_after_it_was_killed(machine, load, start, instances):
     server = start("--instances", instances)
     use(server, load)
-    assert new_since(before), "a server with tasks is seen on the machine"
+    assert machine.new(), "a server with tasks is seen on the machine"
     server.kill()
     server.down()
-    check_nothing_is_left(before)
+    machine.check_nothing_is_left()
     assert server.data_dir.is_dir()
 
 
-def test_down_stops_a_server_that_runs(before, load, start):
+def test_down_stops_a_server_that_runs(machine, load, start):
     server = start()
     use(server, load)
     server.down()
     until("the server's own end", lambda: server.process.poll() is not None)
-    check_nothing_is_left(before)
+    machine.check_nothing_is_left()
 
 
-def test_down_twice_and_down_of_nothing(before, start, tmp_path):
+def test_down_twice_and_down_of_nothing(machine, start):
     server = start()
     server.stop()
     server.down()
@@ -80,7 +88,7 @@ def test_down_twice_and_down_of_nothing(before, start, tmp_path):
         fresh.down()
     finally:
         fresh.clean_up()
-    check_nothing_is_left(before)
+    machine.check_nothing_is_left()
 
 
 def test_up_after_down_keeps_the_records(load, start):

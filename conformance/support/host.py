@@ -1,12 +1,14 @@
 """A look at the machine from outside Longshore: what the kernel says, not what an API says."""
 
-import collections
 import contextlib
+import hashlib
+import ipaddress
 import json
 import os
 import pathlib
 import re
 import subprocess
+import typing
 
 from .server import clean_environment
 from .waiting import until
@@ -133,19 +135,92 @@ def find_process(marker):
     return until(f"one process with the argument {marker}", exactly_one)
 
 
-def leftovers():
-    """Everything on the machine that a server could leave behind, as comparable lists by kind."""
+def leftovers(foreign):
+    """Everything on the machine that a server could leave behind, as lists by kind, without what the servers in
+    `foreign` (a set of `Foreign`) have there."""
+    theirs = Marks(foreign)
     return {
-        "links": strip(run("ip", "-o", "link"), r"^\d+: ([^:@]+)"),
-        "routes": sorted(run("ip", "-4", "route", "show", "table", "all").splitlines()),
-        "rules": run("ip", "rule").splitlines(),
-        "nftables": run("nft", "list", "ruleset").splitlines(),
-        "mounts": sorted(line.split()[1] for line in (PROC / "mounts").read_text().splitlines()),
-        "network namespaces": network_namespaces(),
-        "named namespaces": sorted(os.listdir("/run/netns")) if os.path.isdir("/run/netns") else [],
-        "cgroups": sorted(str(path) for path in cgroup_folders()),
-        "processes": process_names(),
+        kind: sorted(each for each in found if not theirs.mark(each))
+        for kind, found in {
+            "links": re.findall(r"^\d+: ([^:@]+)", run("ip", "-o", "link"), re.MULTILINE),
+            "routes": run("ip", "-4", "route", "show", "table", "all").splitlines(),
+            "rules": run("ip", "rule").splitlines(),
+            "nftables": nftables(theirs),
+            "mounts": [line.split()[1] for line in (PROC / "mounts").read_text().splitlines()],
+            "network namespaces": network_namespaces(theirs),
+            "named namespaces": entries("/run/netns"),
+            "runtime files": entries("/run/longshore"),
+            "cgroups": [str(path) for path in cgroup_folders()],
+            "processes": processes(theirs),
+        }.items()
     }
+
+
+class Foreign(typing.NamedTuple):
+    """A server that this run of the tests did not start."""
+
+    data_dir: str
+    vpc_cidr: str | None
+
+
+class Marks:
+    """What names and addresses tell of whom something on the machine is."""
+
+    def __init__(self, servers):
+        self.texts = [mark for each in servers for mark in (each.data_dir, server_id(each.data_dir))]
+        self.networks = [ipaddress.ip_network(each.vpc_cidr) for each in servers if each.vpc_cidr]
+
+    def mark(self, text):
+        return any(mark in text for mark in self.texts) or any(self._inside(word) for word in text.split())
+
+    def _inside(self, word):
+        with contextlib.suppress(ValueError):
+            network = ipaddress.ip_network(word, strict=False)
+            return any(network.version == 4 and network.subnet_of(own) for own in self.networks)
+        return False
+
+    def mark_process(self, entry):
+        with contextlib.suppress(OSError):
+            return self.mark(command_line(entry)) or self.mark((entry / "cgroup").read_text())
+        return False
+
+
+def server_id(data_dir):
+    """What the names of a server's interfaces, tables and cgroups contain; docs/operations.md."""
+    return hashlib.sha256(os.fsencode(os.path.realpath(data_dir))).hexdigest()[:6]
+
+
+def foreign_servers(own):
+    """Servers on this machine whose data directories are not in `own`, by their processes' command lines."""
+    found = set()
+    for entry in PROC.iterdir():
+        if entry.name.isdigit():
+            with contextlib.suppress(OSError):
+                words = command_line(entry)
+                directory = re.search(r"(?:longshore\S* up .*--data-dir |containerd --config )(\S+)", words)
+                cidr = re.search(r"--vpc-cidr (\d\S+/\d+)", words)
+                if directory:
+                    path = directory[1].removesuffix("/containerd/config.toml")
+                    found.add(Foreign(path, cidr[1] if cidr else None))
+    return {each for each in found if each.data_dir not in own}
+
+
+def command_line(entry):
+    return (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace").strip()
+
+
+def nftables(theirs):
+    """Tables that are not `theirs`, line by line."""
+    tables = re.findall(r"^table (\S+ \S+)", run("nft", "list", "tables"), re.MULTILINE)
+    own = [table for table in tables if not theirs.mark(table)]
+    return [f"{table}: {line}" for table in own for line in table_lines(table)]
+
+
+def table_lines(table):
+    # Somebody else's table may go between the two calls.
+    with contextlib.suppress(AssertionError):
+        return run("nft", "list", "table", *table.split()).splitlines()
+    return []
 
 
 def cgroup_folders():
@@ -153,29 +228,29 @@ def cgroup_folders():
         yield from (pathlib.Path(folder) / child for child in children)
 
 
-def network_namespaces():
+def network_namespaces(theirs):
     found = set()
     for entry in PROC.iterdir():
-        if entry.name.isdigit():
+        if entry.name.isdigit() and not theirs.mark_process(entry):
             with contextlib.suppress(OSError):
                 found.add(os.readlink(entry / "ns" / "net"))
-    return sorted(found)
+    return found
 
 
-def process_names():
-    """Counts of the kinds of process that a server starts; what else the machine does is not its business."""
-    counts = collections.Counter()
+def processes(theirs):
+    """The kinds of process that a server starts; what else the machine does is not its business."""
+    found = []
     for entry in PROC.iterdir():
         if entry.name.isdigit():
             with contextlib.suppress(OSError):
                 name = (entry / "comm").read_text().strip()
-                if re.match(r"longshore|containerd|runc|nginx", name):
-                    counts[name] += 1
-    return dict(counts)
+                if re.match(r"longshore|containerd|runc|nginx", name) and not theirs.mark_process(entry):
+                    found.append(f"{entry.name} {name} {command_line(entry)}")
+    return found
 
 
-def strip(text, pattern):
-    return sorted(match[1] for match in re.finditer(pattern, text, re.MULTILINE))
+def entries(folder):
+    return os.listdir(folder) if os.path.isdir(folder) else []
 
 
 def run(*command):

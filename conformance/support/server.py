@@ -20,6 +20,8 @@ BINARY = pathlib.Path(
 
 # Every server that this process started and has not yet cleaned up: for logs of failures, and for the end.
 live = []
+# The data directories of every server that this process ever made.
+made = set()
 
 
 class Failed(Exception):
@@ -40,6 +42,7 @@ class Server:
         self.log_path = self.data_dir.with_name(self.data_dir.name + ".log")
         self.out_path = self.data_dir.with_name(self.data_dir.name + ".out")
         live.append(self)
+        made.add(str(self.data_dir))
 
     @property
     def url(self):
