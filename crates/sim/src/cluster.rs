@@ -25,7 +25,7 @@ pub struct Cluster {
 pub enum Operation {
     Run { count: u32 },
     Stop { task: TaskId },
-    Observe(Observation),
+    Observe(Box<Observation>),
     Connected { instance: ContainerInstanceId, connected: bool },
 }
 

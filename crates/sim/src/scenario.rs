@@ -301,7 +301,7 @@ impl World {
                 }
                 // A report of a broken link is lost with it; of a whole one it takes its time.
                 Wish::Report(observation) => {
-                    self.after(1, 30, Event::Decide(Operation::Observe(observation)))
+                    self.after(1, 30, Event::Decide(Operation::Observe(Box::new(observation))))
                 }
             }
         }
