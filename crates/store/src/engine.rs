@@ -9,19 +9,27 @@ use tokio::sync::mpsc;
 /// Keeps records. One conformance suite holds all engines to the same behaviour.
 #[async_trait]
 pub trait Engine: Send + Sync + 'static {
-    /// Every record whose key starts with `prefix`, as of one version.
+    /// Every record whose key starts with `prefix`, in the order of their keys, as of one version.
     async fn load(&self, prefix: &str) -> Result<Loaded, Error>;
 
     /// Takes effect whole and durably, or conflicts.
     ///
     /// A write or guard of an existing key holds when the key is there and was not written after `commit.read`;
-    /// one of an absent key, when it is absent; one of a prefix, when no key under it was written after `commit.read`.
+    /// one of an absent key, when it is absent; one of a prefix, when no key that is there under it was written
+    /// after `commit.read`. Each commit that is taken makes a version, one without writes too.
+    ///
+    /// # Errors
+    /// [`Error::UnusableKey`], [`Error::DuplicateKey`] and [`Error::TooLarge`] for what no retry mends;
+    /// [`Error::Unsure`] when it may have taken effect.
     async fn commit(&self, commit: Commit) -> Result<Outcome, Error>;
 
-    /// The commits after `since`, in order and without end. [`Error::Compacted`] when some of them are forgotten.
+    /// The commits after `since`, in order, each once and whole, without end.
+    ///
+    /// # Errors
+    /// [`Error::Compacted`] when some of them are forgotten.
     async fn changes(&self, since: Version) -> Result<Changes, Error>;
 
-    /// Forgets the commits up to `version`; the records stay.
+    /// Forgets the commits up to `version`; the records stay, and who follows already misses nothing.
     async fn compact(&self, version: Version) -> Result<(), Error>;
 
     /// Deletes every record in one commit, and says which.
@@ -39,7 +47,10 @@ pub struct Loaded {
 pub enum Outcome {
     Committed(Version),
     /// Nothing was written: as of `version`, this key, or a key under this prefix, is not as it was when it was read.
-    Conflict { key: Key, version: Version },
+    Conflict {
+        key: Key,
+        version: Version,
+    },
 }
 
 /// The commits that a follower of an engine receives.
@@ -70,8 +81,13 @@ pub enum Error {
     Compacted { since: Version },
     #[error("a commit may write each key once, and writes `{0}` twice")]
     DuplicateKey(Key),
+    #[error("a key has 1 to {limit} bytes, and this one has {length}: `{start}`")]
+    UnusableKey { start: String, length: usize, limit: usize },
     #[error("a commit of {size} operations is too large: at most {limit} fit")]
     TooLarge { size: usize, limit: usize },
+    /// Read again to see.
+    #[error("the connection broke while a commit was under way, which may have taken effect")]
+    Unsure(#[source] Box<dyn std::error::Error + Send + Sync>),
     #[error("a write to the disk failed before, and what is on it is not known: start the server again")]
     Poisoned,
     #[error("the store is closed")]

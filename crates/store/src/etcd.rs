@@ -94,7 +94,8 @@ impl Etcd {
             max_operations: config.max_operations,
         };
         // Connecting is lazy: a wrong address is to be seen here.
-        engine.check_kept(Version(0)).await?;
+        let answer = engine.kv.clone().get(engine.names.mark(), None).await;
+        answer.map_err(Error::backend("read from etcd"))?;
         Ok(engine)
     }
 
@@ -148,12 +149,11 @@ impl Engine for Etcd {
         }
     }
 
-    /// A failure other than a refused commit leaves open whether the commit took effect.
     async fn commit(&self, commit: Commit) -> Result<Outcome, Error> {
-        crate::index::check_distinct(&commit)?;
+        crate::index::check_keys(&commit)?;
         let transaction = transaction::of(&self.names, &commit, self.max_operations)?;
         let answer = self.kv.clone().txn(transaction).await;
-        let answer = answer.map_err(Error::backend("commit to etcd"))?;
+        let answer = answer.map_err(not_committed)?;
         Ok(transaction::outcome(&self.names, &commit, &answer))
     }
 
@@ -248,6 +248,24 @@ fn tls_options(tls: &Tls) -> TlsOptions {
     options
 }
 
+/// etcd says with these codes that it refused; anything else leaves open whether it took the transaction.
+fn not_committed(error: etcd_client::Error) -> Error {
+    use tonic::Code;
+    let refused = match &error {
+        etcd_client::Error::GRpcStatus(status) => matches!(
+            status.code(),
+            Code::InvalidArgument
+                | Code::PermissionDenied
+                | Code::Unauthenticated
+                | Code::ResourceExhausted
+                | Code::FailedPrecondition
+                | Code::OutOfRange
+        ),
+        _ => false,
+    };
+    if refused { Error::backend("commit to etcd")(error) } else { Error::Unsure(Box::new(error)) }
+}
+
 /// etcd has no code of its own for this: a compacted revision, or one that a restored backup never had.
 fn is_forgotten(error: &etcd_client::Error) -> bool {
     let etcd_client::Error::GRpcStatus(status) = error else { return false };
@@ -270,4 +288,31 @@ fn revision(version: Version) -> i64 {
 
 fn version(revision: i64) -> Version {
     Version(u64::try_from(revision).unwrap_or(0))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_read_back_and_others_are_none_of_ours() {
+        let names = Names::under("longshore/");
+        assert_eq!(names.record("task/1"), b"longshore/records/task/1");
+        assert_eq!(names.key(b"longshore/records/task/1"), Some(Key::new("task/1")));
+        assert_eq!(names.key(&names.mark()), None);
+        assert_eq!(names.key(b"others/records/task/1"), None);
+        assert_eq!(names.key(b"longshore/records/\xff"), None);
+    }
+
+    #[test]
+    fn a_range_ends_after_its_prefix() {
+        let names = Names::under("longshore/");
+        let within = |key: &str, prefix: &str| {
+            let start = names.record(prefix);
+            (start.clone()..after_prefix(&start)).contains(&names.record(key))
+        };
+        assert!(within("a/\u{10ffff}", "a/") && within("a", "") && within("a/", "a/"));
+        assert!(!within("a0", "a/") && !within("a", "a/"));
+        assert!(!(names.record("")..after_prefix(&names.record(""))).contains(&names.mark()));
+    }
 }

@@ -173,8 +173,9 @@ impl<V: View> Current<V> {
     }
 
     fn announce(&self, version: Version, followed: Followed) {
-        self.version.send_replace(version);
         // Nobody may be following.
         let _ = self.followers.send(followed);
+        // Wakes committers: who follows after its commit is told of later ones only.
+        self.version.send_replace(version);
     }
 }

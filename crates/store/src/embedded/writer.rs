@@ -105,11 +105,12 @@ impl Writer {
     }
 
     fn finish(&mut self, group: Group) {
-        if !group.batches.is_empty() && !self.poisoned {
-            if let Err(error) = self.sync(&group.batches) {
-                tracing::error!(%error, "the store's disk failed; the server must be started again");
-                self.poisoned = true;
-            }
+        if !group.batches.is_empty()
+            && !self.poisoned
+            && let Err(error) = self.sync(&group.batches)
+        {
+            tracing::error!(%error, "the store's disk failed; the server must be started again");
+            self.poisoned = true;
         }
         if !self.poisoned {
             for batch in &group.batches {

@@ -107,7 +107,8 @@ pub async fn racing_stores_converge(engine: Arc<dyn Engine>) {
     stores[0].commit(commit(stores[0].snapshot().version.0, [create("n", "0")])).await.unwrap();
     until(&stores[1], "n", "0").await;
     let mut writers = Vec::new();
-    for store in stores.iter().cycle().take(6).cloned() {
+    for store in stores.iter().cycle().take(6) {
+        let store = Arc::clone(store);
         writers.push(tokio::spawn(async move {
             for _ in 0..10 {
                 while !increment(&store).await {}

@@ -1,5 +1,12 @@
 //! One suite holds every engine to the same behaviour; what only one engine has is tested beside it.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a test ends where its ground is missing"
+)]
+
 mod behaviour;
 mod embedded;
 mod etcd;
@@ -24,6 +31,7 @@ macro_rules! conformance {
                 behaviour: a_refused_commit_leaves_no_trace,
                 behaviour: a_conflict_names_a_key_and_a_version_that_shows_it,
                 behaviour: a_commit_writes_each_key_once,
+                behaviour: keys_that_no_engine_keeps_are_refused,
                 behaviour: a_commit_without_writes_is_a_version,
                 behaviour: racing_writers_lose_no_update,
                 behaviour: racing_creators_have_one_winner,

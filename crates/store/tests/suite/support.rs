@@ -93,6 +93,7 @@ fn spawn_etcd(directory: &Path, client: u16, peer: u16) -> Child {
     let url = |port| format!("http://127.0.0.1:{port}");
     let spawned = Command::new("etcd")
         .env_clear()
+        .env("PATH", std::env::var_os("PATH").unwrap_or_default())
         .arg("--data-dir")
         .arg(directory.join("data"))
         .args(["--name", "test", "--logger", "zap", "--log-level", "error"])
@@ -114,16 +115,18 @@ fn spawn_etcd(directory: &Path, client: u16, peer: u16) -> Child {
 }
 
 async fn is_ready(child: &mut Child, endpoint: &str) -> bool {
-    loop {
-        if child.try_wait().unwrap().is_some() {
-            return false;
+    // The time limit only turns a hanging test into a failing one.
+    let ready = async {
+        while child.try_wait().unwrap().is_none() {
+            let answer = tokio::time::timeout(Duration::from_secs(1), Etcd::connect(Config::new([endpoint])));
+            if matches!(answer.await, Ok(Ok(_))) {
+                return true;
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
         }
-        let answer = tokio::time::timeout(Duration::from_secs(1), Etcd::connect(Config::new([endpoint])));
-        if matches!(answer.await, Ok(Ok(_))) {
-            return true;
-        }
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
+        false
+    };
+    tokio::time::timeout(Duration::from_secs(60), ready).await.unwrap_or(false)
 }
 
 fn log_path(directory: &Path) -> PathBuf {
