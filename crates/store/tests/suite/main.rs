@@ -56,8 +56,11 @@ macro_rules! conformance {
         $(
             #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
             async fn $name() {
-                let (engine, _kept) = $open().await;
-                crate::$module::$name(engine).await;
+                crate::support::in_time(async {
+                    let (engine, _kept) = $open().await;
+                    crate::$module::$name(engine).await;
+                })
+                .await;
             }
         )*
     };

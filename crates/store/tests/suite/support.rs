@@ -29,6 +29,12 @@ pub async fn etcd() -> (Arc<dyn Engine>, EtcdServer) {
     (Arc::new(engine), server)
 }
 
+/// Fails a test that hangs, so that it tells where it stands instead of holding up all others.
+pub async fn in_time(test: impl Future<Output = ()>) {
+    let ended = tokio::time::timeout(Duration::from_secs(300), test).await;
+    assert!(ended.is_ok(), "the test hangs");
+}
+
 /// A real etcd of one member, on ports of its own. It ends with its owner, also when a test fails.
 pub struct EtcdServer {
     child: Child,
