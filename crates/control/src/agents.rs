@@ -6,7 +6,7 @@ mod observations;
 
 use crate::context::{CommitError, Context};
 use log_intake::LogIntake;
-use longshore_engine::{View, assignment};
+use longshore_engine::{View, assignment, registration};
 use longshore_model::change::{Batch, Key};
 use longshore_model::container_instance::{Capacity, ContainerInstance};
 use longshore_model::link::{Assignment, FromAgent, Hello, ToAgent};
@@ -59,19 +59,14 @@ async fn register(context: &Context, hello: &Hello) -> Result<(), CommitError> {
     context
         .commit(|snapshot, transaction| {
             let present = snapshot.view.container_instances.get(&ContainerInstance::key_of(hello.instance));
-            let instance = ContainerInstance {
-                id: hello.instance,
-                name: hello.name.clone(),
-                capacity: Capacity::Fargate,
-                resources: hello.resources,
-                cpu_architecture: hello.cpu_architecture,
-                registered_at: present.map_or_else(|| context.now(), |present| present.registered_at),
-                agent_connected: true,
-            };
             match present {
-                Some(present) if **present == instance => {}
-                Some(_) => transaction.update(&instance),
-                None => transaction.create(&instance),
+                Some(present) => {
+                    let next = registration::again(present, hello);
+                    if next != **present {
+                        transaction.update(&next);
+                    }
+                }
+                None => transaction.create(&registration::first(hello, Capacity::Fargate, context.now())),
             }
             Ok(())
         })

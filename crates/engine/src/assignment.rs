@@ -4,11 +4,13 @@
 use crate::lifecycle;
 use crate::view::View;
 use longshore_model::id::stable_hash;
-use longshore_model::link::{Assignment, ContainerSpec, LogTarget, NetworkInterface};
-use longshore_model::task::{ContainerOverride, Task};
-use longshore_model::task_definition::{ContainerDefinition, EnvironmentVariable, TaskDefinition};
+use longshore_model::link::{Assignment, ContainerSpec, LogTarget, Mount, NetworkInterface, TaskNetwork};
+use longshore_model::task::{ContainerOverride, Health, LaunchType, Task};
+use longshore_model::task_definition::{
+    ContainerDefinition, EnvironmentVariable, NetworkMode, TaskDefinition,
+};
 use longshore_model::vpc::Subnet;
-use longshore_model::{ContainerInstanceId, TaskId};
+use longshore_model::{ContainerInstanceId, Resources, TaskId};
 
 /// Seconds between the stop signal and SIGKILL where the definition names none.
 pub const DEFAULT_STOP_TIMEOUT: u32 = 30;
@@ -21,17 +23,13 @@ pub fn all_of(view: &View, instance: ContainerInstanceId) -> Vec<Assignment> {
 /// `None` for a task whose definition or subnet is gone, which deletion refuses while a task uses them.
 pub fn of(view: &View, task: &Task) -> Option<Assignment> {
     let definition = view.task_definition(&task.scope, &task.family, task.revision)?;
-    let subnet = view.subnets.get(&Subnet::key_of(&task.scope, &task.network.subnet))?;
     Some(Assignment {
         task: task.reference(),
         goal: lifecycle::goal(task),
-        network: NetworkInterface {
-            address: task.network.address,
-            subnet: subnet.cidr,
-            mac: task.network.mac,
-            hostname: hostname(task),
-        },
-        limits: task.size,
+        network: network(view, task, definition)?,
+        hostname: hostname(task),
+        limits: caps(task, definition),
+        volumes: definition.volumes.clone(),
         containers: definition.containers.iter().map(|c| container(task, definition, c)).collect(),
     })
 }
@@ -42,12 +40,40 @@ pub fn runtime_id(task: TaskId, container: &str) -> String {
     format!("{task}-{:010}", hash % 10_000_000_000)
 }
 
-/// The private DNS name that AWS gives an address.
+/// The private DNS name that AWS gives a task's address; without one, the start of its id, as docker does.
 pub fn hostname(task: &Task) -> String {
-    let dashed = task.network.address.to_string().replace('.', "-");
+    let Some(network) = &task.network else {
+        return task.id.to_string().chars().take(12).collect();
+    };
+    let dashed = network.address.to_string().replace('.', "-");
     match task.scope.region.as_ref() {
         "us-east-1" => format!("ip-{dashed}.ec2.internal"),
         region => format!("ip-{dashed}.{region}.compute.internal"),
+    }
+}
+
+fn network(view: &View, task: &Task, definition: &TaskDefinition) -> Option<TaskNetwork> {
+    Some(match definition.mode() {
+        NetworkMode::Awsvpc => {
+            let own = task.network.as_ref()?;
+            let subnet = view.subnets.get(&Subnet::key_of(&task.scope, &own.subnet))?;
+            let interface = NetworkInterface { address: own.address, subnet: subnet.cidr, mac: own.mac };
+            TaskNetwork::Interface(interface)
+        }
+        NetworkMode::Bridge => TaskNetwork::Bridge { ports: task.host_ports.clone() },
+        NetworkMode::Host => TaskNetwork::Host,
+        NetworkMode::None => TaskNetwork::None,
+    })
+}
+
+/// A task is capped where its definition, or its overrides, give it a size as a whole.
+fn caps(task: &Task, definition: &TaskDefinition) -> Resources {
+    let capped = |defined: Option<u64>, changed: Option<u64>, size| {
+        if changed.or(defined).is_some() { size } else { 0 }
+    };
+    Resources {
+        cpu: capped(definition.cpu, task.overrides.cpu, task.size.cpu),
+        memory: capped(definition.memory, task.overrides.memory, task.size.memory),
     }
 }
 
@@ -70,15 +96,39 @@ fn container(task: &Task, definition: &TaskDefinition, container: &ContainerDefi
         cpu: changed.cpu.unwrap_or(container.cpu),
         memory: changed.memory.or(container.memory).or(sole_memory(task, definition)),
         memory_reservation: changed.memory_reservation.or(container.memory_reservation),
+        start_timeout: container.start_timeout,
         stop_timeout: container.stop_timeout.unwrap_or(DEFAULT_STOP_TIMEOUT),
+        depends_on: container.depends_on.clone(),
+        health_check: container.health_check.clone(),
+        health: record.map_or(Health::Unknown, |c| c.health),
+        restart_policy: container.restart_policy.clone().filter(|policy| policy.enabled),
+        restarts: record.map_or(0, |c| c.restarts),
+        mounts: mounts(definition, container),
         log: container.log.as_ref().map(|_| LogTarget { stored: 0, missing_group: false }),
     }
+}
+
+/// Its own mounts, and those of the containers that it takes volumes from.
+fn mounts(definition: &TaskDefinition, container: &ContainerDefinition) -> Vec<Mount> {
+    let own = container.mount_points.iter().map(|mount| (mount, mount.read_only));
+    let others = container.volumes_from.iter().flat_map(|from| {
+        let source = definition.containers.iter().find(|other| other.name == from.container);
+        let mounts = source.into_iter().flat_map(|other| &other.mount_points);
+        mounts.map(|mount| (mount, mount.read_only || from.read_only))
+    });
+    let mount = |(mount, read_only): (&longshore_model::task_definition::MountPoint, bool)| Mount {
+        volume: mount.volume.clone(),
+        container_path: mount.container_path.clone(),
+        read_only,
+    };
+    own.chain(others).map(mount).collect()
 }
 
 /// A task's only container has the whole of the task's memory as its limit, so that running out of it is
 /// seen as the container's own end.
 fn sole_memory(task: &Task, definition: &TaskDefinition) -> Option<u64> {
-    (definition.containers.len() == 1 && task.size.memory > 0).then_some(task.size.memory)
+    let memory = caps(task, definition).memory;
+    (definition.containers.len() == 1 && memory > 0).then_some(memory)
 }
 
 /// The variables that ECS sets, under the definition's, under the override's.
@@ -88,8 +138,13 @@ fn environment(
     changed: &ContainerOverride,
 ) -> Vec<EnvironmentVariable> {
     let region = task.scope.region.to_string();
+    let environment = match task.launch_type {
+        LaunchType::Fargate => "AWS_ECS_FARGATE",
+        LaunchType::Ec2 => "AWS_ECS_EC2",
+        LaunchType::External => "AWS_ECS_EXTERNAL",
+    };
     let set = [
-        ("AWS_EXECUTION_ENV", "AWS_ECS_FARGATE".to_owned()),
+        ("AWS_EXECUTION_ENV", environment.to_owned()),
         ("AWS_REGION", region.clone()),
         ("AWS_DEFAULT_REGION", region),
     ];

@@ -5,6 +5,7 @@ pub mod assignment;
 pub mod default_vpc;
 pub mod lifecycle;
 pub mod placement;
+pub mod registration;
 pub mod retention;
 #[cfg(test)]
 mod testing;

@@ -3,10 +3,14 @@
 //! Invariant: a task's status never goes backwards, its first reason to stop is its only one, and exit codes
 //! are recorded before the agent is told to remove what they came from.
 
-use longshore_model::Timestamp;
+use crate::view::View;
 use longshore_model::link::{ContainerObservation, ContainerState, Goal, Observation, StartFailure};
-use longshore_model::task::{Container, ContainerStatus, DesiredStatus, LastStatus, Stop, StopCode, Task};
+use longshore_model::task::{
+    Container, ContainerStatus, DesiredStatus, Health, LastStatus, Stop, StopCode, Task,
+};
 use longshore_model::task_definition::TaskDefinition;
+use longshore_model::vpc::NetworkInterface;
+use longshore_model::{Timestamp, Transaction};
 
 /// The `stoppedReason` of a task whose essential container ended.
 pub const ESSENTIAL_EXITED: &str = "Essential container in task exited";
@@ -14,6 +18,46 @@ pub const ESSENTIAL_EXITED: &str = "Essential container in task exited";
 pub const OUT_OF_MEMORY: &str = "OutOfMemoryError: Container killed due to memory usage";
 /// The `stoppedReason` of StopTask without one.
 pub const STOPPED_BY_USER: &str = "Task stopped by user";
+
+/// The `stoppedReason` of a task whose instance was away for too long.
+pub const INSTANCE_LOST: &str = "The agent of the container instance is disconnected";
+
+/// UNHEALTHY if any essential container is, else UNKNOWN if any is, else HEALTHY. Containers without a health
+/// check say nothing of the task, and without any its health is UNKNOWN.
+pub fn health(task: &Task, definition: &TaskDefinition) -> Health {
+    let judged = definition.containers.iter().filter(|d| d.essential && d.health_check.is_some());
+    let of =
+        |name: &str| task.containers.iter().find(|c| c.name == name).map_or(Health::Unknown, |c| c.health);
+    let all: Vec<Health> = judged.map(|d| of(&d.name)).collect();
+    if all.contains(&Health::Unhealthy) {
+        Health::Unhealthy
+    } else if all.is_empty() || all.contains(&Health::Unknown) {
+        Health::Unknown
+    } else {
+        Health::Healthy
+    }
+}
+
+/// The task once its instance is given up: nobody will ever report of it again. `None` when it had ended.
+///
+/// Its containers may still run behind a cut link; an agent that comes back is told nothing of the task and
+/// removes them.
+pub fn lose(task: &Task, why: Stop, now: Timestamp) -> Option<Task> {
+    if task.last_status == LastStatus::Stopped {
+        return None;
+    }
+    let mut next = task.clone();
+    next.begin_stop(why, now);
+    for container in next.containers.iter_mut().filter(|c| c.last_status != ContainerStatus::Stopped) {
+        container.last_status = ContainerStatus::Stopped;
+        container.health = Health::Unknown;
+    }
+    next.times.execution_stopped_at.get_or_insert(now);
+    next.times.stopped_at.get_or_insert(now);
+    next.last_status = LastStatus::Stopped;
+    next.version += 1;
+    Some(next)
+}
 
 /// What the instance of a task is to do about it.
 pub fn goal(task: &Task) -> Goal {
@@ -33,6 +77,17 @@ pub fn stop(task: &Task, why: Stop, now: Timestamp) -> Option<Task> {
     next.begin_stop(why, now);
     next.version += 1;
     Some(next)
+}
+
+/// Writes a task's next state. An address is free for others from the commit on that says the task has left it.
+pub fn write(view: &View, next: &Task, transaction: &mut Transaction) {
+    if let Some(network) = next.network.as_ref().filter(|_| next.last_status == LastStatus::Stopped) {
+        let key = NetworkInterface::key_of(&network.network, network.address);
+        if view.network_interfaces.get(&key).is_some_and(|held| held.task.id == next.id) {
+            transaction.delete(key);
+        }
+    }
+    transaction.update(next);
 }
 
 /// The task after its agent's report, or `None` when the report says nothing new.
@@ -154,6 +209,8 @@ impl Takes for Container {
         if self.last_status == ContainerStatus::Stopped {
             return;
         }
+        self.health = seen.health;
+        self.restarts = self.restarts.max(seen.restarts);
         match &seen.state {
             ContainerState::Waiting => {}
             ContainerState::Running => self.last_status = ContainerStatus::Running,

@@ -2,13 +2,15 @@
 //! address that is taken.
 
 use crate::view::View;
-use longshore_model::container_instance::{ContainerInstance, CpuArchitecture, Placements};
+use longshore_model::container_instance::{Capacity, ContainerInstance, Placements, Status};
 use longshore_model::id::{IdSource, stable_hash};
+use longshore_model::placement::{PlacementConstraint, PlacementStrategy};
 use longshore_model::resources::Kind;
 use longshore_model::task::{
-    Attachment, Container, ContainerStatus, DesiredStatus, LastStatus, Overrides, Task, Times,
+    Attachment, Container, ContainerStatus, DesiredStatus, Health, HostPort, LastStatus, LaunchType,
+    Overrides, Task, Times,
 };
-use longshore_model::task_definition::TaskDefinition;
+use longshore_model::task_definition::{NetworkMode, Protocol, TaskDefinition};
 use longshore_model::vpc::{MacAddress, NetworkInterface, Subnet};
 use longshore_model::{ContainerInstanceId, Resources, Scope, Tags, Timestamp, Transaction};
 use std::collections::{BTreeMap, BTreeSet};
@@ -24,18 +26,29 @@ pub struct Request {
     pub count: u32,
     pub overrides: Overrides,
     pub size: Resources,
-    /// At least one, all of one VPC.
-    pub subnets: Vec<Arc<Subnet>>,
-    pub security_groups: Vec<String>,
+    pub launch_type: LaunchType,
+    /// Where its network interface may be, in the network mode awsvpc.
+    pub network: Option<Network>,
+    pub constraints: Vec<PlacementConstraint>,
+    pub strategies: Vec<PlacementStrategy>,
+    /// StartTask's: one task on each of these, and nowhere else.
+    pub instances: Option<Vec<ContainerInstanceId>>,
     pub group: String,
     pub started_by: Option<String>,
     pub tags: Tags,
 }
 
+#[derive(Clone, Debug)]
+pub struct Network {
+    /// At least one, all of one VPC.
+    pub subnets: Vec<Arc<Subnet>>,
+    pub security_groups: Vec<String>,
+}
+
 /// The tasks that found a place, and why the others did not.
 #[derive(Clone, Debug, Default)]
 pub struct Placement {
-    pub tasks: Vec<(Task, NetworkInterface)>,
+    pub tasks: Vec<(Task, Option<NetworkInterface>)>,
     pub failures: Vec<Failure>,
 }
 
@@ -48,6 +61,8 @@ pub enum Failure {
     Attribute,
     Cpu,
     Memory,
+    /// A port of the instance that the task needs is taken.
+    Ports,
     /// The subnets have no free address.
     NetworkInterface,
 }
@@ -59,6 +74,7 @@ impl Failure {
             Self::Attribute => "ATTRIBUTE",
             Self::Cpu => "RESOURCE:CPU",
             Self::Memory => "RESOURCE:MEMORY",
+            Self::Ports => "RESOURCE:PORTS",
             Self::NetworkInterface => "RESOURCE:ENI",
         }
     }
@@ -69,6 +85,7 @@ impl Failure {
             Self::Attribute => "No instance that offers Fargate capacity has the task's CPU architecture.",
             Self::Cpu => "No instance that offers Fargate capacity has enough CPU units left.",
             Self::Memory => "No instance that offers Fargate capacity has enough memory left.",
+            Self::Ports => "Every instance is already using a port required by your task.",
             Self::NetworkInterface => "The subnets have no free addresses.",
         }
     }
@@ -99,12 +116,19 @@ pub fn write(view: &View, placement: &Placement, transaction: &mut Transaction) 
     }
     for (task, network_interface) in &placement.tasks {
         transaction.create(task);
-        transaction.create(network_interface);
+        if let Some(network_interface) = network_interface {
+            transaction.create(network_interface);
+        }
     }
 }
 
 struct Spot {
-    instance: ContainerInstanceId,
+    instance: Arc<ContainerInstance>,
+    network: Option<Address>,
+    host_ports: Vec<HostPort>,
+}
+
+struct Address {
     subnet: Arc<Subnet>,
     network_interface: String,
     address: Ipv4Addr,
@@ -120,56 +144,76 @@ struct Room<'a> {
 }
 
 struct Free {
+    instance: Arc<ContainerInstance>,
     resources: Resources,
     tasks: usize,
+    ports: BTreeSet<(Protocol, u16)>,
 }
 
 impl<'a> Room<'a> {
     fn of(view: &'a View, request: &Request) -> Self {
-        let architecture = request.definition.cpu_architecture.unwrap_or(CpuArchitecture::X86_64);
-        let connected = || view.container_instances.iter().filter(|instance| instance.agent_connected);
+        let offering = || view.container_instances.iter().filter(|i| offers(i, request));
+        let connected = || offering().filter(|instance| instance.agent_connected);
+        let architecture = request.definition.cpu_architecture;
         // A definition that names no architecture runs wherever there is capacity.
-        let fits = |i: &&Arc<ContainerInstance>| {
-            request.definition.cpu_architecture.is_none() || i.cpu_architecture == architecture
-        };
+        let fits =
+            |i: &&Arc<ContainerInstance>| architecture.is_none_or(|wanted| wanted == i.cpu_architecture);
         let free = |i: &Arc<ContainerInstance>| {
             let resources = i.resources.minus(view.used_on(i.id));
-            (i.id, Free { resources, tasks: view.task_count_on(i.id) })
+            let used = view.tasks_on(i.id).flat_map(|task| &task.host_ports);
+            let ports =
+                used.map(|port| (port.protocol, port.host_port)).chain(i.ports.reserved.iter().copied());
+            let free = Free {
+                instance: Arc::clone(i),
+                resources,
+                tasks: view.task_count_on(i.id),
+                ports: ports.collect(),
+            };
+            (i.id, free)
         };
+        let subnets = request.network.iter().flat_map(|network| &network.subnets);
         Self {
             view,
             instances: connected().filter(fits).map(free).collect(),
             any_connected: connected().next().is_some(),
-            subnets: request.subnets.iter().map(|s| (view.addresses_used(&s.id), Arc::clone(s))).collect(),
+            subnets: subnets.map(|s| (view.addresses_used(&s.id), Arc::clone(s))).collect(),
             taken: BTreeSet::new(),
         }
     }
 
     fn take(&mut self, request: &Request, ids: &mut dyn IdSource) -> Result<Spot, Failure> {
-        let instance = self.choose_instance(request.size)?;
-        let network_interface = ids.ec2("eni");
-        let (subnet, address) = self.choose_address(&network_interface).ok_or(Failure::NetworkInterface)?;
-        self.taken.insert(address);
-        if let Some(free) = self.instances.get_mut(&instance) {
-            free.resources = free.resources.minus(request.size);
-            free.tasks += 1;
-        }
-        Ok(Spot { instance, subnet, network_interface, address })
+        let id = self.choose_instance(request)?;
+        let network = match &request.network {
+            None => None,
+            Some(_) => {
+                let network_interface = ids.ec2("eni");
+                let (subnet, address) =
+                    self.choose_address(&network_interface).ok_or(Failure::NetworkInterface)?;
+                self.taken.insert(address);
+                Some(Address { subnet, network_interface, address })
+            }
+        };
+        let free = self.instances.get_mut(&id).ok_or(Failure::Agent)?;
+        free.resources = free.resources.minus(request.size);
+        free.tasks += 1;
+        let host_ports = free.take_ports(&request.definition).ok_or(Failure::Ports)?;
+        Ok(Spot { instance: Arc::clone(&free.instance), network, host_ports })
     }
 
     /// The instance with the fewest tasks among those with room.
-    fn choose_instance(&self, size: Resources) -> Result<ContainerInstanceId, Failure> {
-        let fitting = self.instances.iter().filter(|(_, free)| free.resources.lacks(size).is_none());
+    fn choose_instance(&self, request: &Request) -> Result<ContainerInstanceId, Failure> {
+        let lacks = |free: &Free| match free.resources.lacks(request.size) {
+            Some(Kind::Cpu) => Some(Failure::Cpu),
+            Some(Kind::Memory) => Some(Failure::Memory),
+            None if !free.has_ports(&request.definition) => Some(Failure::Ports),
+            None => None,
+        };
+        let fitting = self.instances.iter().filter(|(_, free)| lacks(free).is_none());
         if let Some((id, _)) = fitting.min_by_key(|(id, free)| (free.tasks, **id)) {
             return Ok(*id);
         }
-        let lacks = self.instances.values().filter_map(|free| free.resources.lacks(size)).max();
-        Err(match lacks {
-            Some(Kind::Cpu) => Failure::Cpu,
-            Some(Kind::Memory) => Failure::Memory,
-            None if self.any_connected => Failure::Attribute,
-            None => Failure::Agent,
-        })
+        let none = if self.any_connected { Failure::Attribute } else { Failure::Agent };
+        Err(self.instances.values().filter_map(lacks).max().unwrap_or(none))
     }
 
     /// An address of the subnet with the fewest in use that has one left.
@@ -204,6 +248,69 @@ impl<'a> Room<'a> {
     }
 }
 
+/// Whether an instance is there for such tasks at all.
+fn offers(instance: &ContainerInstance, request: &Request) -> bool {
+    match (&instance.capacity, request.launch_type) {
+        (Capacity::Fargate, LaunchType::Fargate) => true,
+        (Capacity::Cluster(member), LaunchType::Ec2 | LaunchType::External) => {
+            member.scope == request.scope
+                && member.cluster == request.cluster
+                && member.launch_type == request.launch_type
+                && member.status == Status::Active
+        }
+        (Capacity::Fargate, LaunchType::Ec2 | LaunchType::External)
+        | (Capacity::Cluster(_), LaunchType::Fargate) => false,
+    }
+}
+
+impl Free {
+    fn has_ports(&self, definition: &TaskDefinition) -> bool {
+        self.choose_ports(definition).is_some()
+    }
+
+    fn take_ports(&mut self, definition: &TaskDefinition) -> Option<Vec<HostPort>> {
+        let chosen = self.choose_ports(definition)?;
+        self.ports.extend(chosen.iter().map(|port| (port.protocol, port.host_port)));
+        Some(chosen)
+    }
+
+    /// The ports of the instance that a task's containers are given; `None` where one of them is taken.
+    fn choose_ports(&self, definition: &TaskDefinition) -> Option<Vec<HostPort>> {
+        let mode = definition.mode();
+        let mut chosen: Vec<HostPort> = Vec::new();
+        if matches!(mode, NetworkMode::Awsvpc | NetworkMode::None) {
+            return Some(chosen);
+        }
+        for container in &definition.containers {
+            for mapping in &container.port_mappings {
+                let protocol = mapping.protocol.unwrap_or_default();
+                let is_free = |port: u16| {
+                    !self.ports.contains(&(protocol, port))
+                        && !chosen.iter().any(|c| c.protocol == protocol && c.host_port == port)
+                };
+                let fixed = match mode {
+                    NetworkMode::Host => Some(mapping.container_port),
+                    NetworkMode::Awsvpc | NetworkMode::Bridge | NetworkMode::None => {
+                        mapping.host_port.filter(|port| *port != 0)
+                    }
+                };
+                let (first, last) = self.instance.ports.dynamic;
+                let host_port = match fixed {
+                    Some(port) => Some(port).filter(|port| is_free(*port)),
+                    None => (first..=last).find(|port| is_free(*port)),
+                }?;
+                chosen.push(HostPort {
+                    container: container.name.clone(),
+                    container_port: mapping.container_port,
+                    host_port,
+                    protocol,
+                });
+            }
+        }
+        Some(chosen)
+    }
+}
+
 /// AWS keeps the first four addresses of a subnet and the last one.
 pub const RESERVED_FIRST: u64 = 4;
 pub const RESERVED_LAST: u64 = 1;
@@ -213,16 +320,15 @@ fn new_task(
     spot: Spot,
     now: Timestamp,
     ids: &mut dyn IdSource,
-) -> (Task, NetworkInterface) {
-    let mac = MacAddress::of(spot.address);
-    let attachment = Attachment {
+) -> (Task, Option<NetworkInterface>) {
+    let network = spot.network.as_ref().map(|at| Attachment {
         id: ids.uuid(),
-        network_interface: spot.network_interface,
-        network: spot.subnet.network.clone(),
-        subnet: spot.subnet.id.clone(),
-        address: spot.address,
-        mac,
-    };
+        network_interface: at.network_interface.clone(),
+        network: at.subnet.network.clone(),
+        subnet: at.subnet.id.clone(),
+        address: at.address,
+        mac: MacAddress::of(at.address),
+    });
     let containers = request.definition.containers.iter().map(|definition| Container {
         name: definition.name.clone(),
         uuid: ids.uuid(),
@@ -231,8 +337,14 @@ fn new_task(
         image_digest: None,
         exit_code: None,
         reason: None,
+        health: Health::Unknown,
+        restarts: 0,
     });
     let containers = containers.collect();
+    let zone = match &spot.network {
+        Some(at) => Some(at.subnet.availability_zone.clone()),
+        None => spot.instance.attributes.get(ZONE).cloned(),
+    };
     let task = Task {
         scope: request.scope.clone(),
         cluster: request.cluster.clone(),
@@ -241,33 +353,44 @@ fn new_task(
         revision: request.definition.revision,
         group: request.group.clone(),
         started_by: request.started_by.clone(),
+        launch_type: request.launch_type,
         desired_status: DesiredStatus::Running,
         last_status: LastStatus::Provisioning,
         size: request.size,
         overrides: request.overrides.clone(),
-        container_instance: spot.instance,
-        availability_zone: spot.subnet.availability_zone.clone(),
-        network: attachment.clone(),
+        container_instance: spot.instance.id,
+        availability_zone: zone.unwrap_or_default(),
+        network,
+        host_ports: spot.host_ports,
         containers,
         tags: request.tags.clone(),
         version: 1,
         times: Times { created_at: now, ..Times::default() },
         stop: None,
     };
-    let network_interface = NetworkInterface {
+    let network_interface = network_interface(request, &task, now);
+    (task, network_interface)
+}
+
+/// The record that holds the task's address.
+fn network_interface(request: &Request, task: &Task, now: Timestamp) -> Option<NetworkInterface> {
+    let attachment = task.network.clone()?;
+    Some(NetworkInterface {
         scope: request.scope.clone(),
         id: attachment.network_interface,
         attachment: attachment.id,
         network: attachment.network,
         subnet: attachment.subnet,
         address: attachment.address,
-        mac,
-        security_groups: request.security_groups.clone(),
+        mac: attachment.mac,
+        security_groups: request.network.iter().flat_map(|n| n.security_groups.clone()).collect(),
         task: task.reference(),
         created_at: now,
-    };
-    (task, network_interface)
+    })
 }
+
+/// The attribute that says which availability zone an instance is in.
+pub const ZONE: &str = "ecs.availability-zone";
 
 #[cfg(test)]
 mod tests;

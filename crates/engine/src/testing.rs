@@ -1,14 +1,17 @@
 //! Records for tests: one cluster, one definition of two containers, one task.
 
-use crate::placement::{Request, place};
+use crate::placement::{Network, Request, place};
 use crate::{View, default_vpc};
 use longshore_model::change::{Change, View as _, Write};
 use longshore_model::cluster::{Cluster, ContainerInsights};
-use longshore_model::container_instance::{Capacity, ContainerInstance, CpuArchitecture};
+use longshore_model::container_instance::{
+    AgentVersion, Capacity, ContainerInstance, CpuArchitecture, Ports,
+};
 use longshore_model::id::IdSource;
-use longshore_model::task::{Overrides, Task};
+use longshore_model::task::{LaunchType, Overrides, Task};
 use longshore_model::task_definition::{ContainerDefinition, NetworkMode, Status, TaskDefinition};
 use longshore_model::{Resources, Scope, Tags, Timestamp, Transaction};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 pub struct Count(pub u128);
@@ -38,6 +41,8 @@ pub fn definition() -> TaskDefinition {
         execution_role_arn: None,
         cpu_architecture: None,
         operating_system_named: false,
+        volumes: Vec::new(),
+        placement_constraints: Vec::new(),
         tags: Tags::default(),
         registered_at: Timestamp(1),
         registered_by: String::new(),
@@ -62,7 +67,13 @@ fn container(name: &str, essential: bool) -> ContainerDefinition {
         readonly_root_filesystem: None,
         port_mappings: Vec::new(),
         log: None,
+        start_timeout: None,
         stop_timeout: None,
+        depends_on: Vec::new(),
+        health_check: None,
+        restart_policy: None,
+        mount_points: Vec::new(),
+        volumes_from: Vec::new(),
     }
 }
 
@@ -73,8 +84,14 @@ pub fn instance(id: u128, cpu: u64, memory: u64) -> ContainerInstance {
         capacity: Capacity::Fargate,
         resources: Resources { cpu, memory },
         cpu_architecture: CpuArchitecture::X86_64,
+        attributes: BTreeMap::new(),
+        ports: Ports::default(),
+        gpus: Vec::new(),
+        agent: AgentVersion::default(),
+        tags: Tags::default(),
         registered_at: Timestamp(1),
         agent_connected: true,
+        version: 1,
     }
 }
 
@@ -118,8 +135,14 @@ pub fn request(view: &View, count: u32) -> Request {
         count,
         overrides: Overrides::default(),
         size: definition().resources(),
-        subnets: view.subnets.iter().cloned().collect(),
-        security_groups: Vec::new(),
+        launch_type: LaunchType::Fargate,
+        network: Some(Network {
+            subnets: view.subnets.iter().cloned().collect(),
+            security_groups: Vec::new(),
+        }),
+        constraints: Vec::new(),
+        strategies: Vec::new(),
+        instances: None,
         group: "family:web".to_owned(),
         started_by: None,
         tags: Tags::default(),

@@ -8,7 +8,7 @@ use longshore_model::cluster::Cluster;
 use longshore_model::container_instance::{ContainerInstance, Placements};
 use longshore_model::log_group::LogGroup;
 use longshore_model::record::{Record, decode};
-use longshore_model::task::{ClientToken, LastStatus, Task};
+use longshore_model::task::{ClientToken, LastStatus, LaunchType, Task};
 use longshore_model::task_definition::{Family, TaskDefinition};
 use longshore_model::vpc::{NetworkInterface, OpenedRegion, SecurityGroup, Subnet, Vpc};
 use longshore_model::{ContainerInstanceId, Resources, Scope, TaskId, Timestamp};
@@ -35,7 +35,8 @@ pub struct View {
     tasks_by_instance: OrdMap<ContainerInstanceId, OrdSet<Key>>,
     used_by_instance: OrdMap<ContainerInstanceId, Resources>,
     addresses_used: OrdMap<String, u64>,
-    counts_by_cluster: OrdMap<Key, TaskCounts>,
+    counts_by_cluster: OrdMap<(Key, LaunchType), TaskCounts>,
+    instances_by_cluster: OrdMap<Key, OrdSet<ContainerInstanceId>>,
 }
 
 /// The tasks of one cluster, as DescribeClusters counts them.
@@ -105,8 +106,26 @@ impl View {
         self.used_by_instance.get(&instance).copied().unwrap_or_default()
     }
 
-    pub fn task_counts(&self, scope: &Scope, cluster: &str) -> TaskCounts {
-        self.counts_by_cluster.get(&Cluster::key_of(scope, cluster)).copied().unwrap_or_default()
+    /// The tasks of a cluster that were asked for with a launch type.
+    pub fn task_counts(&self, scope: &Scope, cluster: &str, launch_type: LaunchType) -> TaskCounts {
+        self.counts_by_cluster
+            .get(&(Cluster::key_of(scope, cluster), launch_type))
+            .copied()
+            .unwrap_or_default()
+    }
+
+    pub fn container_instance(&self, id: ContainerInstanceId) -> Option<&Arc<ContainerInstance>> {
+        self.container_instances.get(&ContainerInstance::key_of(id))
+    }
+
+    /// The container instances of a cluster, INACTIVE ones among them, in the order of their ids.
+    pub fn instances_of<'a>(
+        &'a self,
+        scope: &Scope,
+        cluster: &str,
+    ) -> impl DoubleEndedIterator<Item = &'a Arc<ContainerInstance>> + use<'a> {
+        let ids = self.instances_by_cluster.get(&Cluster::key_of(scope, cluster)).into_iter().flatten();
+        ids.filter_map(|id| self.container_instance(*id))
     }
 
     /// How many addresses of a subnet are taken.
@@ -157,7 +176,10 @@ impl View {
     }
 
     fn count_in_cluster(&mut self, task: &Task, sign: Sign) {
-        let counts = self.counts_by_cluster.entry(Cluster::key_of(&task.scope, &task.cluster)).or_default();
+        let counts = self
+            .counts_by_cluster
+            .entry((Cluster::key_of(&task.scope, &task.cluster), task.launch_type))
+            .or_default();
         let counter = match task.last_status {
             LastStatus::Provisioning | LastStatus::Pending | LastStatus::Activating => &mut counts.pending,
             LastStatus::Running => &mut counts.running,
@@ -170,6 +192,27 @@ impl View {
             Sign::Plus => counter.saturating_add(1),
             Sign::Minus => counter.saturating_sub(1),
         };
+    }
+
+    fn apply_container_instance(&mut self, change: &Change) -> Result<(), Undecodable> {
+        let cluster = |instance: &ContainerInstance| {
+            instance.membership().map(|member| Cluster::key_of(&member.scope, &member.cluster))
+        };
+        if let Some(before) = self.container_instances.get(&change.key).cloned()
+            && let Some(cluster) = cluster(&before)
+        {
+            self.instances_by_cluster.entry(cluster.clone()).or_default().remove(&before.id);
+            if self.instances_by_cluster.get(&cluster).is_some_and(OrdSet::is_empty) {
+                self.instances_by_cluster.remove(&cluster);
+            }
+        }
+        self.container_instances.apply(change)?;
+        if let Some(after) = self.container_instances.get(&change.key)
+            && let Some(cluster) = cluster(after)
+        {
+            self.instances_by_cluster.entry(cluster).or_default().insert(after.id);
+        }
+        Ok(())
     }
 
     fn apply_client_token(&mut self, change: &Change) -> Result<(), Undecodable> {
@@ -210,7 +253,7 @@ impl longshore_model::change::View for View {
             Family::TABLE => self.families.apply(change),
             Task::TABLE => self.apply_task(change),
             ClientToken::TABLE => self.apply_client_token(change),
-            ContainerInstance::TABLE => self.container_instances.apply(change),
+            ContainerInstance::TABLE => self.apply_container_instance(change),
             Placements::TABLE => self.placements.apply(change),
             OpenedRegion::TABLE => self.opened_regions.apply(change),
             Vpc::TABLE => self.vpcs.apply(change),

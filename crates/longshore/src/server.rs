@@ -12,11 +12,12 @@ use longshore_control::agents::{self, Link};
 use longshore_control::log_store::{self, LogStore};
 use longshore_control::{Config, Context, RandomIds, housekeeping};
 use longshore_engine::View;
-use longshore_model::container_instance::ContainerInstance;
+use longshore_model::container_instance::{AgentVersion, ContainerInstance, Ports};
 use longshore_model::id::IdSource;
 use longshore_model::link::Hello;
 use longshore_model::{ContainerInstanceId, Resources};
 use longshore_store::Store;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
@@ -91,6 +92,13 @@ impl Server {
                 name: format!("instance-{}", index + 1),
                 resources,
                 cpu_architecture: machine::cpu_architecture(),
+                attributes: BTreeMap::new(),
+                ports: Ports::default(),
+                gpus: Vec::new(),
+                agent: AgentVersion {
+                    agent: env!("CARGO_PKG_VERSION").to_owned(),
+                    runtime: "containerd".to_owned(),
+                },
             },
             runtime,
             network: Arc::new(network),

@@ -8,6 +8,7 @@ pub mod container_instance;
 pub mod id;
 pub mod link;
 pub mod log_group;
+pub mod placement;
 pub mod record;
 pub mod resources;
 pub mod scope;

@@ -1,14 +1,15 @@
 //! The messages between control and an agent. Both directions are level-triggered: a message says how things
 //! are, so that one lost with a broken link is made good by the next.
 
-use crate::container_instance::CpuArchitecture;
+use crate::container_instance::{AgentVersion, CpuArchitecture, Ports};
 use crate::id::{ContainerInstanceId, TaskId};
 use crate::resources::Resources;
-use crate::task::TaskRef;
-use crate::task_definition::EnvironmentVariable;
+use crate::task::{Health, HostPort, TaskRef};
+use crate::task_definition::{Dependency, EnvironmentVariable, HealthCheck, RestartPolicy, Volume};
 use crate::time::Timestamp;
 use crate::vpc::{Cidr, MacAddress};
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 
 /// From control to an agent.
@@ -38,6 +39,11 @@ pub struct Hello {
     pub name: String,
     pub resources: Resources,
     pub cpu_architecture: CpuArchitecture,
+    /// What the machine and its operator say of it.
+    pub attributes: BTreeMap<String, String>,
+    pub ports: Ports,
+    pub gpus: Vec<String>,
+    pub agent: AgentVersion,
 }
 
 /// One task as its instance should have it.
@@ -45,9 +51,12 @@ pub struct Hello {
 pub struct Assignment {
     pub task: TaskRef,
     pub goal: Goal,
-    pub network: NetworkInterface,
-    /// The task's cap.
+    pub network: TaskNetwork,
+    /// The name that its containers have.
+    pub hostname: String,
+    /// The task's cap; zero where it has none.
     pub limits: Resources,
+    pub volumes: Vec<Volume>,
     pub containers: Vec<ContainerSpec>,
 }
 
@@ -61,12 +70,24 @@ pub enum Goal {
     Release,
 }
 
+/// How a task reaches others and is reached.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum TaskNetwork {
+    /// awsvpc: an interface of its own in a subnet.
+    Interface(NetworkInterface),
+    /// bridge: a private network of the instance, some of whose ports lead into the task.
+    Bridge { ports: Vec<HostPort> },
+    /// The instance's own network.
+    Host,
+    /// Nothing but a loopback.
+    None,
+}
+
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NetworkInterface {
     pub address: Ipv4Addr,
     pub subnet: Cidr,
     pub mac: MacAddress,
-    pub hostname: String,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -90,9 +111,28 @@ pub struct ContainerSpec {
     pub memory: Option<u64>,
     /// MiB, kept free for it when memory is short.
     pub memory_reservation: Option<u64>,
+    /// Seconds that the containers that depend on it wait for it.
+    pub start_timeout: Option<u32>,
     /// Seconds between the stop signal and SIGKILL.
     pub stop_timeout: u32,
+    pub depends_on: Vec<Dependency>,
+    pub health_check: Option<HealthCheck>,
+    /// What was last recorded of its health, so that an agent that finds it goes on from there.
+    pub health: Health,
+    pub restart_policy: Option<RestartPolicy>,
+    /// How often it was recorded to be started again.
+    pub restarts: u32,
+    /// Its own mounts and those it takes over from others.
+    pub mounts: Vec<Mount>,
     pub log: Option<LogTarget>,
+}
+
+/// A volume of the task in a container.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Mount {
+    pub volume: String,
+    pub container_path: String,
+    pub read_only: bool,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -124,6 +164,8 @@ pub struct ContainerObservation {
     pub state: ContainerState,
     pub started_at: Option<Timestamp>,
     pub image_digest: Option<String>,
+    pub health: Health,
+    pub restarts: u32,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -9,7 +9,7 @@ use crate::record::Record;
 use crate::resources::Resources;
 use crate::scope::Scope;
 use crate::tag::Tags;
-use crate::task_definition::EnvironmentVariable;
+use crate::task_definition::{EnvironmentVariable, Protocol};
 use crate::time::Timestamp;
 use crate::vpc::MacAddress;
 use serde::{Deserialize, Serialize};
@@ -25,6 +25,8 @@ pub struct Task {
     pub group: String,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub started_by: Option<String>,
+    #[serde(default)]
+    pub launch_type: LaunchType,
     pub desired_status: DesiredStatus,
     pub last_status: LastStatus,
     /// The task's size after overrides.
@@ -33,7 +35,12 @@ pub struct Task {
     pub overrides: Overrides,
     pub container_instance: ContainerInstanceId,
     pub availability_zone: String,
-    pub network: Attachment,
+    /// Its network interface, in the network mode awsvpc.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub network: Option<Attachment>,
+    /// The ports of the instance that lead to its containers, in the modes bridge and host.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub host_ports: Vec<HostPort>,
     pub containers: Vec<Container>,
     #[serde(default, skip_serializing_if = "Tags::is_empty")]
     pub tags: Tags,
@@ -123,6 +130,38 @@ pub struct Times {
     pub stopped_at: Option<Timestamp>,
 }
 
+/// Where a task runs, as users ask for it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "SCREAMING_SNAKE_CASE")]
+pub enum LaunchType {
+    /// On any instance that offers Fargate capacity.
+    #[default]
+    Fargate,
+    /// On a container instance of the cluster.
+    Ec2,
+    /// On a container instance of the cluster that is nobody's EC2 instance.
+    External,
+}
+
+impl LaunchType {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Fargate => "FARGATE",
+            Self::Ec2 => "EC2",
+            Self::External => "EXTERNAL",
+        }
+    }
+}
+
+/// A port of the instance that leads to a container's.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HostPort {
+    pub container: String,
+    pub container_port: u16,
+    pub host_port: u16,
+    pub protocol: Protocol,
+}
+
 /// Why a task stops: `stopCode` and `stoppedReason`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Stop {
@@ -181,6 +220,34 @@ pub struct Container {
     pub exit_code: Option<i32>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
+    #[serde(default, skip_serializing_if = "Health::is_unknown")]
+    pub health: Health,
+    /// How often its restart policy started it again.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub restarts: u32,
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref, reason = "serde's signature")]
+fn is_zero(number: &u32) -> bool {
+    *number == 0
+}
+
+/// What a container's health check says of it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "SCREAMING_SNAKE_CASE")]
+pub enum Health {
+    /// It has no health check, or none has decided yet.
+    #[default]
+    Unknown,
+    Healthy,
+    Unhealthy,
+}
+
+impl Health {
+    #[allow(clippy::trivially_copy_pass_by_ref, reason = "serde's signature")]
+    pub fn is_unknown(&self) -> bool {
+        *self == Self::Unknown
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]

@@ -6,6 +6,7 @@
 use crate::arn;
 use crate::change::Key;
 use crate::container_instance::CpuArchitecture;
+use crate::placement::PlacementConstraint;
 use crate::record::Record;
 use crate::resources::Resources;
 use crate::scope::Scope;
@@ -31,6 +32,10 @@ pub struct TaskDefinition {
     pub cpu_architecture: Option<CpuArchitecture>,
     /// Whether the user named LINUX as the operating system.
     pub operating_system_named: bool,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub volumes: Vec<Volume>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub placement_constraints: Vec<PlacementConstraint>,
     #[serde(default, skip_serializing_if = "Tags::is_empty")]
     pub tags: Tags,
     pub registered_at: Timestamp,
@@ -114,8 +119,99 @@ pub struct ContainerDefinition {
     pub readonly_root_filesystem: Option<bool>,
     pub port_mappings: Vec<PortMapping>,
     pub log: Option<AwsLogs>,
+    /// Seconds that the containers that depend on it wait for it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub start_timeout: Option<u32>,
     /// Seconds between the stop signal and SIGKILL.
     pub stop_timeout: Option<u32>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub depends_on: Vec<Dependency>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub health_check: Option<HealthCheck>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub restart_policy: Option<RestartPolicy>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub mount_points: Vec<MountPoint>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub volumes_from: Vec<VolumeFrom>,
+}
+
+/// What must be true of another container before this one starts.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Dependency {
+    pub container: String,
+    pub condition: Condition,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "SCREAMING_SNAKE_CASE")]
+pub enum Condition {
+    /// It was started.
+    Start,
+    /// It ended.
+    Complete,
+    /// It ended with exit code 0.
+    Success,
+    /// Its health check passed.
+    Healthy,
+}
+
+impl Condition {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Start => "START",
+            Self::Complete => "COMPLETE",
+            Self::Success => "SUCCESS",
+            Self::Healthy => "HEALTHY",
+        }
+    }
+}
+
+/// How a container is asked whether it is well; times in seconds.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HealthCheck {
+    /// As the user wrote it: `CMD` and the words, or `CMD-SHELL` and a line for the container's shell.
+    pub command: Vec<String>,
+    pub interval: u32,
+    pub timeout: u32,
+    pub retries: u32,
+    /// Failures this soon after the start do not count.
+    pub start_period: Option<u32>,
+}
+
+/// Starts a container again that ended, without replacing the task.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RestartPolicy {
+    pub enabled: bool,
+    pub ignored_exit_codes: Vec<i32>,
+    /// Seconds that it must have run to be started again.
+    pub attempt_period: u32,
+}
+
+impl RestartPolicy {
+    pub const DEFAULT_ATTEMPT_PERIOD: u32 = 60;
+}
+
+/// Files that the containers of a task share.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Volume {
+    pub name: String,
+    /// A path of the instance; without it the volume lives and ends with the task.
+    pub host_path: Option<String>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MountPoint {
+    pub volume: String,
+    pub container_path: String,
+    pub read_only: bool,
+}
+
+/// Takes over the mounts of another container.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct VolumeFrom {
+    pub container: String,
+    pub read_only: bool,
 }
 
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -139,7 +235,7 @@ pub struct PortMapping {
     pub name: Option<String>,
 }
 
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Protocol {
     #[default]
@@ -168,6 +264,11 @@ pub struct AwsLogs {
 }
 
 impl TaskDefinition {
+    /// The network mode of its tasks; `bridge` where it names none, as on Linux instances of AWS.
+    pub fn mode(&self) -> NetworkMode {
+        self.network_mode.unwrap_or(NetworkMode::Bridge)
+    }
+
     pub fn key_of(scope: &Scope, family: &str, revision: u32) -> Key {
         // Zeros in front keep the keys of a family in the order of its revisions.
         Key::new(format!("{}/{}/{family}/{revision:010}", Self::TABLE, scope.path()))

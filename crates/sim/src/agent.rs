@@ -259,6 +259,8 @@ impl Task {
             state: state.clone(),
             started_at: self.started_at.get(name).copied(),
             image_digest: None,
+            health: longshore_model::task::Health::Unknown,
+            restarts: 0,
         });
         Observation {
             task: self.told.task.clone(),

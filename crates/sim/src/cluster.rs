@@ -2,17 +2,20 @@
 //! they are made on snapshots that others have changed meanwhile.
 
 use crate::random::Random;
-use longshore_engine::placement::{self, Request};
+use longshore_engine::placement::{self, Network, Request};
 use longshore_engine::{View, default_vpc, lifecycle};
 use longshore_model::change::{Batch, Commit, Version, View as _};
 use longshore_model::cluster::{Cluster as ClusterRecord, ContainerInsights, Status};
-use longshore_model::container_instance::{Capacity, ContainerInstance, CpuArchitecture};
+use longshore_model::container_instance::{
+    AgentVersion, Capacity, ContainerInstance, CpuArchitecture, Ports,
+};
 use longshore_model::link::Observation;
-use longshore_model::task::{LastStatus, Overrides, Stop, StopCode};
+use longshore_model::task::{LaunchType, Overrides, Stop, StopCode};
 use longshore_model::task_definition::{self, ContainerDefinition, NetworkMode, TaskDefinition};
-use longshore_model::vpc::{Cidr, NetworkInterface};
+use longshore_model::vpc::Cidr;
 use longshore_model::{ContainerInstanceId, Record, Resources, Scope, Tags, TaskId, Timestamp, Transaction};
 use longshore_store::index::Index;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 pub struct Cluster {
@@ -63,8 +66,14 @@ impl Cluster {
                 capacity: Capacity::Fargate,
                 resources: size,
                 cpu_architecture: CpuArchitecture::X86_64,
+                attributes: BTreeMap::new(),
+                ports: Ports::default(),
+                gpus: Vec::new(),
+                agent: AgentVersion::default(),
+                tags: Tags::default(),
                 registered_at: Timestamp(1),
                 agent_connected: false,
+                version: 1,
             });
         }
         let _ = cluster.commit(transaction.into_commit());
@@ -94,10 +103,7 @@ impl Cluster {
             Operation::Observe(seen) => {
                 let task = self.view.tasks.get(&seen.task.key())?;
                 let next = lifecycle::observe(task, &definition(), seen, now)?;
-                if next.last_status == LastStatus::Stopped {
-                    transaction.delete(NetworkInterface::key_of(&next.network.network, next.network.address));
-                }
-                transaction.update(&next);
+                lifecycle::write(&self.view, &next, &mut transaction);
             }
             Operation::Connected { instance, connected } => {
                 let instance = self.view.container_instances.get(&ContainerInstance::key_of(*instance))?;
@@ -130,8 +136,14 @@ impl Cluster {
             definition,
             count,
             overrides: Overrides::default(),
-            subnets: self.view.subnets.iter().cloned().collect(),
-            security_groups: Vec::new(),
+            launch_type: LaunchType::Fargate,
+            network: Some(Network {
+                subnets: self.view.subnets.iter().cloned().collect(),
+                security_groups: Vec::new(),
+            }),
+            constraints: Vec::new(),
+            strategies: Vec::new(),
+            instances: None,
             group: "family:app".to_owned(),
             started_by: None,
             tags: Tags::default(),
@@ -162,7 +174,13 @@ pub fn definition() -> TaskDefinition {
         readonly_root_filesystem: None,
         port_mappings: Vec::new(),
         log: None,
+        start_timeout: None,
         stop_timeout: None,
+        depends_on: Vec::new(),
+        health_check: None,
+        restart_policy: None,
+        mount_points: Vec::new(),
+        volumes_from: Vec::new(),
     };
     TaskDefinition {
         scope: scope(),
@@ -177,6 +195,8 @@ pub fn definition() -> TaskDefinition {
         execution_role_arn: None,
         cpu_architecture: None,
         operating_system_named: false,
+        volumes: Vec::new(),
+        placement_constraints: Vec::new(),
         tags: Tags::default(),
         registered_at: Timestamp(1),
         registered_by: String::new(),

@@ -53,11 +53,11 @@ impl Properties {
         if task.last_status == LastStatus::Stopped {
             ensure(task.stop.is_some(), || format!("every stop has a reason: {}", task.id))?;
             ensure(task.times.stopped_at.is_some(), || format!("a stopped task says when: {}", task.id))?;
-            self.addresses.remove(&task.network.address);
-        } else {
-            let holder = *self.addresses.entry(task.network.address).or_insert(task.id);
+            self.addresses.retain(|_, holder| *holder != task.id);
+        } else if let Some(network) = &task.network {
+            let holder = *self.addresses.entry(network.address).or_insert(task.id);
             ensure(holder == task.id, || {
-                format!("two tasks on one address: {holder} and {} on {}", task.id, task.network.address)
+                format!("two tasks on one address: {holder} and {} on {}", task.id, network.address)
             })?;
         }
         let instance = task.container_instance;

@@ -69,6 +69,8 @@ impl Held {
             state: self.state.clone(),
             started_at: self.started_at,
             image_digest: self.image_digest.clone(),
+            health: longshore_model::task::Health::Unknown,
+            restarts: 0,
         }
     }
 

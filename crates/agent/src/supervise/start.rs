@@ -7,10 +7,11 @@ use crate::cgroup::TaskLimits;
 use crate::image::{Image, ImageRef, PullPolicy};
 use crate::network::{Eni, TaskNamespace, files};
 use crate::runtime::{self, BindMount, Limits};
-use longshore_model::link::{Assignment, ContainerSpec, Goal, StartFailureKind};
+use longshore_model::link::{Assignment, ContainerSpec, Goal, StartFailureKind, TaskNetwork};
 use std::collections::BTreeMap;
 use std::error::Error;
 use std::io;
+use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 
 /// How often a container is tried on a runtime that is away: for about 20 seconds.
@@ -85,10 +86,16 @@ impl Supervisor {
 
     async fn prepare(&self, assignment: &Assignment) -> Result<Ground, Failed> {
         let task = self.observation.task.id.to_string();
-        let eni = Eni::from(&assignment.network);
+        let wanted = match &assignment.network {
+            TaskNetwork::Interface(interface) => Some(Eni::from(interface)),
+            TaskNetwork::Bridge { .. } | TaskNetwork::Host | TaskNetwork::None => None,
+        };
         let initialization =
             |message: String| Failed::new(StartFailureKind::ResourceInitialization, None, message);
         let network = async {
+            let Some(eni) = wanted else {
+                return Err(initialization("the network mode is not supported by this agent".to_owned()));
+            };
             let attached = self.instance.network.attach(&task, &eni).await;
             attached.map_err(|error| {
                 initialization(format!("failed to configure the network: {}", chain(&error)))
@@ -122,10 +129,14 @@ impl Supervisor {
     fn files_and_cgroup(&self, assignment: &Assignment) -> io::Result<Vec<BindMount>> {
         let directory = self.instance.task_dir(assignment.task.id);
         make_private_dir(&directory)?;
-        let network = &assignment.network;
+        let hostname = &assignment.hostname;
+        let address = match &assignment.network {
+            TaskNetwork::Interface(interface) => interface.address,
+            TaskNetwork::Bridge { .. } | TaskNetwork::Host | TaskNetwork::None => Ipv4Addr::LOCALHOST,
+        };
         let contents = [
-            ("hostname", files::etc_hostname(&network.hostname)),
-            ("hosts", files::hosts(network.address, &network.hostname)),
+            ("hostname", files::etc_hostname(hostname)),
+            ("hosts", files::hosts(address, hostname)),
             ("resolv.conf", files::resolv_of_this_machine()?),
         ];
         let mut mounts = Vec::new();
@@ -239,7 +250,7 @@ impl Supervisor {
                 .collect(),
             working_directory: spec.working_directory.clone(),
             user: spec.user.clone(),
-            hostname: Some(assignment.network.hostname.clone()),
+            hostname: Some(assignment.hostname.clone()),
             network_namespace: Some(ground.namespace.path.clone()),
             cgroup: self.instance.cgroups.container_path(&task, &spec.name),
             limits: Limits {

@@ -5,8 +5,6 @@ use crate::context::{CommitError, Context};
 use longshore_engine::lifecycle;
 use longshore_model::TaskId;
 use longshore_model::link::Observation;
-use longshore_model::task::LastStatus;
-use longshore_model::vpc::NetworkInterface;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
@@ -78,15 +76,7 @@ async fn commit(context: &Context, observation: &Observation) -> Result<(), Comm
             let Some(next) = lifecycle::observe(task, definition, observation, context.now()) else {
                 return Ok(());
             };
-            if next.last_status == LastStatus::Stopped {
-                // The address is free for another task from the commit on that says this one has left it.
-                let key = NetworkInterface::key_of(&next.network.network, next.network.address);
-                let held = view.network_interfaces.get(&key).filter(|held| held.task.id == next.id);
-                if held.is_some() {
-                    transaction.delete(key);
-                }
-            }
-            transaction.update(&next);
+            lifecycle::write(view, &next, transaction);
             Ok(())
         })
         .await

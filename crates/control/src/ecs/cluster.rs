@@ -7,7 +7,11 @@ use crate::given_when_present;
 use crate::refuse::{Given, unsupported};
 use longshore_ecs as ecs;
 use longshore_engine::View;
+use longshore_engine::view::TaskCounts;
 use longshore_model::cluster::{Cluster, ContainerInsights, Status, arn_of};
+use longshore_model::container_instance::{self, ContainerInstance};
+use longshore_model::task::LaunchType;
+use std::sync::Arc;
 
 given_when_present!(ecs::ClusterConfiguration, ecs::ClusterServiceConnectDefaultsRequest);
 
@@ -84,6 +88,15 @@ pub async fn delete(
         .context
         .commit::<_, ecs::Error, _>(|snapshot, transaction| {
             let cluster = reference::cluster(&snapshot.view, call.scope(), Some(&cluster))?;
+            let registered = |i: &Arc<ContainerInstance>| {
+                i.membership().is_some_and(|member| member.status != container_instance::Status::Inactive)
+            };
+            if snapshot.view.instances_of(call.scope(), &cluster.name).any(registered) {
+                return Err(ecs::Error::ClusterContainsContainerInstancesException(
+                    "The Cluster cannot be deleted while Container Instances are active or draining."
+                        .to_owned(),
+                ));
+            }
             if snapshot.view.tasks_of(call.scope(), &cluster.name).any(|task| task.holds_resources()) {
                 return Err(ecs::Error::ClusterContainsTasksException(
                     "The Cluster cannot be deleted while Tasks are active.".to_owned(),
@@ -169,7 +182,11 @@ impl Include {
 }
 
 fn render(view: &View, cluster: &Cluster, include: Include) -> ecs::Cluster {
-    let counts = view.task_counts(&cluster.scope, &cluster.name);
+    let counts = task_counts(view, cluster);
+    let is_registered = |instance: &&Arc<ContainerInstance>| {
+        instance.membership().is_some_and(|m| m.status != container_instance::Status::Inactive)
+    };
+    let instances = view.instances_of(&cluster.scope, &cluster.name).filter(is_registered).count();
     let insights = || ecs::ClusterSetting {
         name: Some(ecs::ClusterSettingName::ContainerInsights),
         value: Some(cluster.container_insights.as_str().to_owned()),
@@ -178,11 +195,11 @@ fn render(view: &View, cluster: &Cluster, include: Include) -> ecs::Cluster {
         cluster_arn: Some(cluster.arn()),
         cluster_name: Some(cluster.name.clone()),
         status: Some(cluster.status.as_str().to_owned()),
-        registered_container_instances_count: Some(0),
+        registered_container_instances_count: Some(instances.try_into().unwrap_or(i32::MAX)),
         running_tasks_count: Some(counts.running.try_into().unwrap_or(i32::MAX)),
         pending_tasks_count: Some(counts.pending.try_into().unwrap_or(i32::MAX)),
         active_services_count: Some(0),
-        statistics: Some(if include.statistics { statistics(counts) } else { Vec::new() }),
+        statistics: Some(if include.statistics { statistics(view, cluster) } else { Vec::new() }),
         tags: Some(if include.tags { tag::render(&cluster.tags) } else { Vec::new() }),
         settings: Some(if include.settings { vec![insights()] } else { Vec::new() }),
         capacity_providers: Some(Vec::new()),
@@ -194,28 +211,29 @@ fn render(view: &View, cluster: &Cluster, include: Include) -> ecs::Cluster {
     }
 }
 
-/// The counts by launch type, as AWS names them. Every task is a Fargate task yet.
-fn statistics(counts: longshore_engine::view::TaskCounts) -> Vec<ecs::KeyValuePair> {
-    let pair = |name: &str, value: u32| ecs::KeyValuePair {
-        name: Some(name.to_owned()),
-        value: Some(value.to_string()),
-    };
-    let mut all = vec![
-        pair("runningFargateTasksCount", counts.running),
-        pair("pendingFargateTasksCount", counts.pending),
-    ];
-    let none = [
-        "runningEC2TasksCount",
-        "pendingEC2TasksCount",
-        "runningExternalTasksCount",
-        "pendingExternalTasksCount",
-        "activeEC2ServiceCount",
-        "activeFargateServiceCount",
-        "activeExternalServiceCount",
-        "drainingEC2ServiceCount",
-        "drainingFargateServiceCount",
-        "drainingExternalServiceCount",
-    ];
-    all.extend(none.into_iter().map(|name| pair(name, 0)));
+/// The tasks of all launch types.
+fn task_counts(view: &View, cluster: &Cluster) -> TaskCounts {
+    let each = [LaunchType::Ec2, LaunchType::Fargate, LaunchType::External]
+        .map(|launch_type| view.task_counts(&cluster.scope, &cluster.name, launch_type));
+    each.into_iter().fold(TaskCounts::default(), |sum, counts| TaskCounts {
+        running: sum.running.saturating_add(counts.running),
+        pending: sum.pending.saturating_add(counts.pending),
+    })
+}
+
+/// The counts by launch type, as AWS names them.
+fn statistics(view: &View, cluster: &Cluster) -> Vec<ecs::KeyValuePair> {
+    let pair =
+        |name: String, value: u32| ecs::KeyValuePair { name: Some(name), value: Some(value.to_string()) };
+    let mut all = Vec::new();
+    for (launch_type, name) in
+        [(LaunchType::Ec2, "EC2"), (LaunchType::Fargate, "Fargate"), (LaunchType::External, "External")]
+    {
+        let counts = view.task_counts(&cluster.scope, &cluster.name, launch_type);
+        all.push(pair(format!("running{name}TasksCount"), counts.running));
+        all.push(pair(format!("pending{name}TasksCount"), counts.pending));
+        all.push(pair(format!("active{name}ServiceCount"), 0));
+        all.push(pair(format!("draining{name}ServiceCount"), 0));
+    }
     all
 }

@@ -2,8 +2,10 @@
 
 mod cluster;
 mod page;
+mod placement;
 mod reference;
 mod run_task;
+mod start_task;
 mod tag;
 mod task;
 mod task_definition;
@@ -26,6 +28,7 @@ pub fn routes() -> Routes {
         .on::<op::DeregisterTaskDefinition, _, _, _>(task_definition::deregister)
         .on::<op::DeleteTaskDefinitions, _, _, _>(task_definition::delete)
         .on::<op::RunTask, _, _, _>(run_task::run)
+        .on::<op::StartTask, _, _, _>(start_task::start)
         .on::<op::DescribeTasks, _, _, _>(task::describe)
         .on::<op::ListTasks, _, _, _>(task::list)
         .on::<op::StopTask, _, _, _>(task::stop)

@@ -6,7 +6,8 @@ use longshore_engine::View;
 use longshore_model::arn::Arn;
 use longshore_model::cluster::{Cluster, Status};
 use longshore_model::task_definition::TaskDefinition;
-use longshore_model::{Scope, TaskId};
+use longshore_model::{ContainerInstanceId, Scope, TaskId};
+use std::str::FromStr;
 use std::sync::Arc;
 
 /// The name of a cluster given by name or ARN; `default` when none is given.
@@ -34,15 +35,30 @@ fn not_found() -> ecs::Error {
 
 /// A task's id given by itself or in an ARN. `None` when the ARN is of another cluster, account or region.
 pub fn task_id(scope: &Scope, cluster: &str, given: &str) -> Result<Option<TaskId>, ecs::Error> {
+    id(scope, cluster, given, "task")
+}
+
+/// A container instance's id given by itself or in an ARN, as [`task_id`].
+pub fn container_instance_id(
+    scope: &Scope,
+    cluster: &str,
+    given: &str,
+) -> Result<Option<ContainerInstanceId>, ecs::Error> {
+    id(scope, cluster, given, "container-instance")
+}
+
+fn id<I: FromStr>(scope: &Scope, cluster: &str, given: &str, kind: &str) -> Result<Option<I>, ecs::Error> {
     let Some(arn) = Arn::parse(given) else {
         return given.parse().map(Some).map_err(|_| {
-            invalid(format!("Invalid identifier: Identifier is for {given}. Give a task's id or its ARN."))
+            invalid(format!(
+                "Invalid identifier: Identifier is for {given}. Give the id of a {kind} or its ARN."
+            ))
         });
     };
     let mut parts = arn.resource.split('/');
-    let (kind, of_cluster, id) = (parts.next(), parts.next(), parts.next());
-    if arn.service != "ecs" || kind != Some("task") || parts.next().is_some() {
-        return Err(invalid(format!("Invalid identifier: {given} is not the ARN of a task.")));
+    let (of_kind, of_cluster, id) = (parts.next(), parts.next(), parts.next());
+    if arn.service != "ecs" || of_kind != Some(kind) || parts.next().is_some() {
+        return Err(invalid(format!("Invalid identifier: {given} is not the ARN of a {kind}.")));
     }
     let id = id.and_then(|id| id.parse().ok());
     Ok(id.filter(|_| arn.in_scope(scope) && of_cluster == Some(cluster)))

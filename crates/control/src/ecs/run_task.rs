@@ -1,6 +1,7 @@
 //! RunTask: checked, placed and committed before it is answered.
 //! Follows <https://docs.aws.amazon.com/AmazonECS/latest/APIReference/API_RunTask.html>.
 
+use super::placement::{constraints, strategies};
 use super::task::render;
 use super::task_definition::{cpu_units, fargate_size, mebibytes};
 use super::{client, invalid, reference, tag};
@@ -9,18 +10,25 @@ use crate::context::RandomIds;
 use crate::refuse::{Given, unsupported};
 use longshore_ecs as ecs;
 use longshore_engine::View;
-use longshore_engine::placement::{self, Placement, Request};
+use longshore_engine::placement::{self, Network, Placement, Request};
 use longshore_model::cluster::{Cluster, arn_of};
+use longshore_model::container_instance::{self, ContainerInstance};
 use longshore_model::id::stable_hash;
+use longshore_model::placement::{PlacementConstraint, PlacementStrategy};
 use longshore_model::record::encode;
-use longshore_model::task::{ClientToken, ContainerOverride, Overrides, Task};
+use longshore_model::task::{ClientToken, ContainerOverride, LaunchType, Overrides, Task};
 use longshore_model::task_definition::{Compatibility, NetworkMode, Status, TaskDefinition};
 use longshore_model::vpc::{SecurityGroup, Subnet};
-use longshore_model::{Resources, Scope, Tags, Timestamp, Transaction};
+use longshore_model::{ContainerInstanceId, Resources, Scope, Tags, Timestamp, Transaction};
 use std::sync::Arc;
 
 pub async fn run(call: Call, request: ecs::RunTaskRequest) -> Result<ecs::RunTaskResponse, ecs::Error> {
-    let command = Command::parse(request)?;
+    let (tasks, failures) = place(call, Command::parse(request)?).await?;
+    Ok(ecs::RunTaskResponse { tasks: Some(tasks), failures: Some(failures) })
+}
+
+/// Places what a command asks for, and shows what became of it.
+pub async fn place(call: Call, command: Command) -> Result<(Vec<ecs::Task>, Vec<ecs::Failure>), ecs::Error> {
     let now = call.context.now();
     let (cluster, tasks, failures) = call
         .context
@@ -48,26 +56,35 @@ pub async fn run(call: Call, request: ecs::RunTaskRequest) -> Result<ecs::RunTas
         reason: Some(failure.reason().to_owned()),
         detail: Some(failure.detail().to_owned()),
     });
-    Ok(ecs::RunTaskResponse {
-        tasks: Some(tasks.iter().map(|task| render::task(&view, task, true)).collect()),
-        failures: Some(failures.collect()),
-    })
+    Ok((tasks.iter().map(|task| render::task(&view, task, true)).collect(), failures.collect()))
 }
 
-/// RunTask's request, with all that can be checked without the records.
-struct Command {
-    cluster: Option<String>,
-    definition: String,
-    count: u32,
-    network: Option<ecs::AwsVpcConfiguration>,
-    launch_type: ecs::LaunchType,
-    overrides: Overrides,
-    group: Option<String>,
-    started_by: Option<String>,
-    client_token: Option<String>,
-    propagate_tags: bool,
-    managed_tags: bool,
-    tags: Tags,
+/// A request for tasks, with all that can be checked without the records.
+pub struct Command {
+    pub cluster: Option<String>,
+    pub definition: String,
+    pub place: Place,
+    pub network: Option<ecs::AwsVpcConfiguration>,
+    pub overrides: Overrides,
+    pub group: Option<String>,
+    pub started_by: Option<String>,
+    pub client_token: Option<String>,
+    pub propagate_tags: bool,
+    pub managed_tags: bool,
+    pub tags: Tags,
+}
+
+/// Where the tasks are to run.
+pub enum Place {
+    /// RunTask: wherever the scheduler finds room.
+    Anywhere {
+        count: u32,
+        launch_type: LaunchType,
+        constraints: Vec<PlacementConstraint>,
+        strategies: Vec<PlacementStrategy>,
+    },
+    /// StartTask: one on each of these.
+    On(Vec<String>),
 }
 
 impl Command {
@@ -96,8 +113,6 @@ impl Command {
         unsupported(&[
             ("capacityProviderStrategy", capacity_provider_strategy.given()),
             ("enableExecuteCommand", enable_execute_command.given()),
-            ("placementConstraints", placement_constraints.given()),
-            ("placementStrategy", placement_strategy.given()),
             ("referenceId", reference_id.given()),
             ("volumeConfigurations", volume_configurations.given()),
         ])
@@ -107,24 +122,28 @@ impl Command {
             return Err(invalid(format!("count must be between 1 and 10, and is {count}.")));
         }
         check_platform_version(platform_version.as_deref())?;
-        let propagate_tags = match propagate_tags {
-            None | Some(ecs::PropagateTags::None) => false,
-            Some(ecs::PropagateTags::TaskDefinition) => true,
-            Some(ecs::PropagateTags::Service) => {
-                return Err(invalid("propagateTags SERVICE is for the tasks of services."));
-            }
-        };
+        let launch_type = parse_launch_type(launch_type)?;
+        if launch_type == LaunchType::Fargate {
+            refuse_on_fargate("Placement constraints", placement_constraints.given())?;
+            refuse_on_fargate("Placement strategies", placement_strategy.given())?;
+        } else if platform_version.is_some_and(|version| !version.is_empty()) {
+            return Err(invalid("The platform version must be null when specifying an EC2 launch type."));
+        }
         Ok(Self {
             cluster,
             definition: task_definition,
-            count: count.unsigned_abs(),
+            place: Place::Anywhere {
+                count: count.unsigned_abs(),
+                launch_type,
+                constraints: constraints(placement_constraints)?,
+                strategies: strategies(placement_strategy)?,
+            },
             network: network_configuration.and_then(|network| network.awsvpc_configuration),
-            launch_type: launch_type.unwrap_or(ecs::LaunchType::Ec2),
             overrides: overrides.map(parse_overrides).transpose()?.unwrap_or_default(),
-            group: short("group", group.filter(|group| !group.is_empty()), 255)?,
-            started_by: short("startedBy", started_by.filter(|by| !by.is_empty()), 128)?,
-            client_token: short("clientToken", client_token.filter(|token| !token.is_empty()), 64)?,
-            propagate_tags,
+            group: short("group", group, 255)?,
+            started_by: short("startedBy", started_by, 128)?,
+            client_token: short("clientToken", client_token, 64)?,
+            propagate_tags: parse_propagate_tags(propagate_tags)?,
             managed_tags: enable_ecs_managed_tags.unwrap_or(false),
             tags: tag::parse(tags)?,
         })
@@ -134,32 +153,69 @@ impl Command {
     fn resolve(&self, view: &View, scope: &Scope) -> Result<Request, ecs::Error> {
         let cluster = reference::cluster(view, scope, self.cluster.as_deref())?;
         let definition = self.definition(view, scope)?;
-        self.check_launch_type(&definition)?;
-        let network = self.network.as_ref().ok_or_else(|| {
-            invalid("Network Configuration must be provided when networkMode 'awsvpc' is specified.")
-        })?;
-        let subnets = subnets(view, scope, network)?;
-        let security_groups = security_groups(view, scope, network, &subnets)?;
         check_overrides(&self.overrides, &definition)?;
-        let declared = definition.resources();
-        let size = Resources {
-            cpu: self.overrides.cpu.unwrap_or(declared.cpu),
-            memory: self.overrides.memory.unwrap_or(declared.memory),
+        let (count, launch_type, constraints, strategies, instances) = match &self.place {
+            Place::Anywhere { count, launch_type, constraints, strategies } => {
+                (*count, *launch_type, constraints.clone(), strategies.clone(), None)
+            }
+            Place::On(given) => {
+                let ids = instances(scope, &cluster.name, given)?;
+                let count = u32::try_from(ids.len()).unwrap_or(u32::MAX);
+                (count, launch_type_of(view, &ids), Vec::new(), Vec::new(), Some(ids))
+            }
         };
-        fargate_size(size.cpu, size.memory)?;
+        check_launch_type(&definition, launch_type)?;
+        if launch_type != LaunchType::Fargate && !has_instances(view, &cluster) {
+            return Err(invalid("No Container Instances were found in your cluster."));
+        }
+        if constraints.len() + definition.placement_constraints.len() > 10 {
+            return Err(invalid(
+                "The task definition and the request have more than 10 placement constraints.",
+            ));
+        }
+        let size = size(&self.overrides, &definition);
+        if launch_type == LaunchType::Fargate {
+            fargate_size(size.cpu, size.memory)?;
+        }
         Ok(Request {
             scope: scope.clone(),
-            count: self.count,
+            count,
             overrides: self.overrides.clone(),
             size,
-            subnets,
-            security_groups,
+            launch_type,
+            network: self.network(view, scope, &definition)?,
+            constraints,
+            strategies,
+            instances,
             group: self.group.clone().unwrap_or_else(|| format!("family:{}", definition.family)),
             started_by: self.started_by.clone(),
             tags: self.task_tags(&cluster, &definition)?,
             cluster: cluster.name.clone(),
             definition,
         })
+    }
+
+    /// Where the tasks' network interfaces may be, which tasks in awsvpc mode have and no others.
+    fn network(
+        &self,
+        view: &View,
+        scope: &Scope,
+        definition: &TaskDefinition,
+    ) -> Result<Option<Network>, ecs::Error> {
+        match (definition.mode(), &self.network) {
+            (NetworkMode::Awsvpc, Some(given)) => {
+                let subnets = subnets(view, scope, given)?;
+                let security_groups = security_groups(view, scope, given, &subnets)?;
+                Ok(Some(Network { subnets, security_groups }))
+            }
+            (NetworkMode::Awsvpc, None) => {
+                Err(invalid("Network Configuration must be provided when networkMode 'awsvpc' is specified."))
+            }
+            (NetworkMode::Bridge | NetworkMode::Host | NetworkMode::None, None) => Ok(None),
+            (NetworkMode::Bridge | NetworkMode::Host | NetworkMode::None, Some(_)) => Err(invalid(
+                "Network Configuration is not valid for the given networkMode of this task definition.",
+            )),
+        }
     }
 
     /// The tasks of an earlier call with this client token: repeating a call starts nothing.
@@ -209,22 +265,6 @@ impl Command {
         }
     }
 
-    fn check_launch_type(&self, definition: &TaskDefinition) -> Result<(), ecs::Error> {
-        match self.launch_type {
-            ecs::LaunchType::Fargate => {}
-            ecs::LaunchType::Ec2 | ecs::LaunchType::External | ecs::LaunchType::ManagedInstances => {
-                return Err(invalid("No Container Instances were found in your cluster."));
-            }
-        }
-        let required = &definition.requires_compatibilities;
-        let declared = required.is_empty() || required.contains(&Compatibility::Fargate);
-        let sized = definition.cpu.is_some() && definition.memory.is_some();
-        if !declared || !sized || definition.network_mode != Some(NetworkMode::Awsvpc) {
-            return Err(invalid("Task definition does not support launch_type FARGATE."));
-        }
-        Ok(())
-    }
-
     fn task_tags(&self, cluster: &Cluster, definition: &TaskDefinition) -> Result<Tags, ecs::Error> {
         let mut tags = if self.propagate_tags { definition.tags.clone() } else { Tags::default() };
         tags = tags.with(self.tags.clone()).map_err(|error| invalid(error.to_string()))?;
@@ -236,13 +276,105 @@ impl Command {
     }
 }
 
+/// RunTask runs on instances unless it says otherwise.
+fn parse_launch_type(given: Option<ecs::LaunchType>) -> Result<LaunchType, ecs::Error> {
+    match given {
+        None | Some(ecs::LaunchType::Ec2) => Ok(LaunchType::Ec2),
+        Some(ecs::LaunchType::External) => Ok(LaunchType::External),
+        Some(ecs::LaunchType::Fargate) => Ok(LaunchType::Fargate),
+        Some(ecs::LaunchType::ManagedInstances) => {
+            Err(invalid("launchType MANAGED_INSTANCES is not supported by Longshore yet."))
+        }
+    }
+}
+
+pub fn parse_propagate_tags(given: Option<ecs::PropagateTags>) -> Result<bool, ecs::Error> {
+    match given {
+        None | Some(ecs::PropagateTags::None) => Ok(false),
+        Some(ecs::PropagateTags::TaskDefinition) => Ok(true),
+        Some(ecs::PropagateTags::Service) => {
+            Err(invalid("propagateTags SERVICE is for the tasks of services."))
+        }
+    }
+}
+
+fn refuse_on_fargate(what: &str, given: bool) -> Result<(), ecs::Error> {
+    if given {
+        return Err(invalid(format!("{what} are not supported with FARGATE launch type.")));
+    }
+    Ok(())
+}
+
+fn check_launch_type(definition: &TaskDefinition, launch_type: LaunchType) -> Result<(), ecs::Error> {
+    let compatibility = match launch_type {
+        LaunchType::Ec2 => Compatibility::Ec2,
+        LaunchType::External => Compatibility::External,
+        LaunchType::Fargate => Compatibility::Fargate,
+    };
+    let required = &definition.requires_compatibilities;
+    let declared = required.is_empty() || required.contains(&compatibility);
+    let fits = match launch_type {
+        LaunchType::Ec2 | LaunchType::External => true,
+        LaunchType::Fargate => {
+            let sized = definition.cpu.is_some() && definition.memory.is_some();
+            sized && definition.network_mode == Some(NetworkMode::Awsvpc)
+        }
+    };
+    if declared && fits {
+        return Ok(());
+    }
+    Err(invalid(format!("Task definition does not support launch_type {}.", launch_type.as_str())))
+}
+
+fn has_instances(view: &View, cluster: &Cluster) -> bool {
+    let is_registered = |instance: &Arc<ContainerInstance>| {
+        instance.membership().is_some_and(|member| member.status != container_instance::Status::Inactive)
+    };
+    view.instances_of(&cluster.scope, &cluster.name).any(is_registered)
+}
+
+/// The instances that StartTask names; an ARN of another cluster names none of this one's.
+fn instances(scope: &Scope, cluster: &str, given: &[String]) -> Result<Vec<ContainerInstanceId>, ecs::Error> {
+    let one = |given: &String| {
+        let id = reference::container_instance_id(scope, cluster, given)?;
+        id.ok_or_else(|| invalid(format!("The container instance {given} is not in the cluster {cluster}.")))
+    };
+    given.iter().map(one).collect()
+}
+
+fn launch_type_of(view: &View, instances: &[ContainerInstanceId]) -> LaunchType {
+    let found = instances.iter().filter_map(|id| view.container_instance(*id)).find_map(|i| i.membership());
+    found.map_or(LaunchType::Ec2, |member| member.launch_type)
+}
+
+/// What a task takes from its instance: the task's own size, or what its containers ask for.
+fn size(overrides: &Overrides, definition: &TaskDefinition) -> Resources {
+    let containers = definition.containers.iter().fold(Resources::default(), |sum, container| {
+        let changed = overrides.containers.iter().find(|changed| changed.name == container.name);
+        let of = |choose: fn(&ContainerOverride) -> Option<u64>| changed.and_then(choose);
+        let reserved = of(|c| c.memory_reservation).or(container.memory_reservation);
+        let hard = of(|c| c.memory).or(container.memory);
+        sum.plus(Resources {
+            cpu: of(|c| c.cpu).unwrap_or(container.cpu),
+            memory: reserved.or(hard).unwrap_or(0),
+        })
+    });
+    Resources {
+        cpu: overrides.cpu.or(definition.cpu).unwrap_or(containers.cpu),
+        memory: overrides.memory.or(definition.memory).unwrap_or(containers.memory),
+    }
+}
+
 /// Tells one request from another; the same in every version, since it is kept.
 fn fingerprint(request: &Request) -> u64 {
     let definition = (&request.definition.family, request.definition.revision);
-    let subnets: Vec<&String> = request.subnets.iter().map(|subnet| &subnet.id).collect();
-    let network = (subnets, &request.security_groups);
+    let network = request.network.as_ref().map(|network| {
+        let subnets: Vec<&String> = network.subnets.iter().map(|subnet| &subnet.id).collect();
+        (subnets, &network.security_groups)
+    });
+    let place = (request.launch_type, &request.constraints, &request.strategies);
     let said = (definition, request.count, &request.overrides, network, &request.group, &request.started_by);
-    stable_hash(encode(&said))
+    stable_hash(encode(&(said, place)))
 }
 
 fn check_platform_version(version: Option<&str>) -> Result<(), ecs::Error> {
@@ -254,7 +386,8 @@ fn check_platform_version(version: Option<&str>) -> Result<(), ecs::Error> {
     }
 }
 
-fn short(field: &str, text: Option<String>, most: usize) -> Result<Option<String>, ecs::Error> {
+pub fn short(field: &str, text: Option<String>, most: usize) -> Result<Option<String>, ecs::Error> {
+    let text = text.filter(|text| !text.is_empty());
     match &text {
         Some(given) if given.chars().count() > most => {
             Err(invalid(format!("{field} can have at most {most} characters.")))
@@ -263,7 +396,7 @@ fn short(field: &str, text: Option<String>, most: usize) -> Result<Option<String
     }
 }
 
-fn parse_overrides(given: ecs::TaskOverride) -> Result<Overrides, ecs::Error> {
+pub fn parse_overrides(given: ecs::TaskOverride) -> Result<Overrides, ecs::Error> {
     let ecs::TaskOverride {
         container_overrides,
         cpu,

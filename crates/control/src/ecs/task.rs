@@ -8,7 +8,7 @@ use crate::api::Call;
 use longshore_ecs as ecs;
 use longshore_engine::lifecycle::{self, STOPPED_BY_USER};
 use longshore_model::arn;
-use longshore_model::task::{DesiredStatus, Stop, StopCode, Task};
+use longshore_model::task::{DesiredStatus, LaunchType, Stop, StopCode, Task};
 use std::sync::Arc;
 
 pub async fn describe(
@@ -59,14 +59,22 @@ pub async fn list(call: Call, request: ecs::ListTasksRequest) -> Result<ecs::Lis
     if daemon_name.is_some_and(|name| !name.is_empty()) {
         return Err(ecs::Error::DaemonNotFoundException("Daemon not found.".to_owned()));
     }
+    let instance = container_instance
+        .filter(|instance| !instance.is_empty())
+        .map(|given| reference::container_instance_id(call.scope(), &cluster.name, &given));
+    let instance = instance.transpose()?;
     // A Fargate task runs on no container instance that a user could name.
-    let on_instance = container_instance.is_some_and(|instance| !instance.is_empty());
+    let is_on = |task: &Task| {
+        instance.is_none_or(|wanted| {
+            task.launch_type != LaunchType::Fargate && Some(task.container_instance) == wanted
+        })
+    };
     let wanted = |task: &&Arc<Task>| {
-        !on_instance
+        is_on(task)
             && family.as_ref().is_none_or(|family| task.family == *family)
             && started_by.as_ref().is_none_or(|by| task.started_by.as_ref() == Some(by))
             && status_matches(task, desired_status)
-            && matches!(launch_type, None | Some(ecs::LaunchType::Fargate))
+            && launch_type.is_none_or(|wanted| wanted == render::launch_type(task.launch_type))
     };
     let tasks = view.tasks_of(call.scope(), &cluster.name).filter(wanted);
     let arns = tasks.map(|task| (task.id.to_string(), task.arn()));

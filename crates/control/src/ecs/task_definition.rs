@@ -4,6 +4,7 @@
 mod parse;
 mod render;
 mod size;
+mod together;
 
 use super::page::{Order, page};
 use super::{client, failure, invalid, reference, tag};

@@ -11,6 +11,8 @@ fn seen(states: &[(&str, ContainerState)]) -> Observation {
             .then_some(Timestamp(20)),
         state: state.clone(),
         image_digest: None,
+        health: Health::Unknown,
+        restarts: 0,
     });
     Observation {
         task: testing::task().reference(),

@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::testing::{Count, apply, instance, request, view};
+use longshore_model::container_instance::CpuArchitecture;
 use longshore_model::{Record, Version};
 use proptest::prelude::*;
 
@@ -57,7 +58,7 @@ fn subnets_fill_evenly_and_then_run_out() {
         })
         .collect();
     let mut wanted = request(&view, 7);
-    wanted.subnets = small;
+    wanted.network = Some(Network { subnets: small, security_groups: Vec::new() });
     let placement = place(&view, &wanted, Timestamp(1), &mut Count(0));
     assert_eq!(placement.tasks.len(), 6);
     assert_eq!(placement.failures, [Failure::NetworkInterface]);
@@ -87,7 +88,7 @@ proptest! {
         }
         let mut addresses = BTreeSet::new();
         for task in view.tasks.iter() {
-            prop_assert!(addresses.insert(task.network.address), "two tasks on one address");
+            prop_assert!(addresses.insert(task.network.as_ref().unwrap().address), "two tasks on one address");
         }
         for instance in &instances {
             let used = view.used_on(instance.id);

@@ -1,7 +1,8 @@
 //! RegisterTaskDefinition's request to a record. Invariant: what is accepted here has an effect when it runs.
 
-use super::super::{client, invalid, is_name, tag};
+use super::super::{client, invalid, is_name, placement, tag};
 use super::size::{cpu_units, fargate_size, mebibytes, not_negative};
+use super::together;
 use crate::api::Call;
 use crate::given_when_present;
 use crate::refuse::{Given, unsupported};
@@ -15,10 +16,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 given_when_present!(
     ecs::ApplicationProtocol,
-    ecs::ContainerRestartPolicy,
     ecs::EphemeralStorage,
     ecs::FirelensConfiguration,
-    ecs::HealthCheck,
     ecs::IpcMode,
     ecs::LinuxParameters,
     ecs::PidMode,
@@ -55,8 +54,6 @@ pub fn definition(
     } = request;
     unsupported(&[
         ("taskRoleArn", task_role_arn.given()),
-        ("volumes", volumes.given()),
-        ("placementConstraints", placement_constraints.given()),
         ("pidMode", pid_mode.given()),
         ("ipcMode", ipc_mode.given()),
         ("proxyConfiguration", proxy_configuration.given()),
@@ -84,6 +81,12 @@ pub fn definition(
         execution_role_arn: execution_role_arn.filter(|arn| !arn.is_empty()),
         cpu_architecture,
         operating_system_named,
+        volumes: together::volumes(volumes)?,
+        placement_constraints: placement_constraints
+            .unwrap_or_default()
+            .into_iter()
+            .map(placement::of_definition)
+            .collect::<Result<_, _>>()?,
         tags: tag::parse(tags)?,
         registered_at: call.context.now(),
         registered_by: call.caller.arn(),
@@ -91,6 +94,8 @@ pub fn definition(
         delete_requested_at: None,
     };
     check_sizes(&definition)?;
+    together::check(&definition)?;
+    check_ports(&definition)?;
     if definition.requires_compatibilities.contains(&Compatibility::Fargate) {
         check_fargate(&definition)?;
     }
@@ -205,14 +210,9 @@ fn container(given: ecs::ContainerDefinition, region: &str) -> Result<ContainerD
     unsupported(&[
         ("containerDefinitions.repositoryCredentials", repository_credentials.given()),
         ("containerDefinitions.links", links.given()),
-        ("containerDefinitions.restartPolicy", restart_policy.given()),
         ("containerDefinitions.environmentFiles", environment_files.given()),
-        ("containerDefinitions.mountPoints", mount_points.given()),
-        ("containerDefinitions.volumesFrom", volumes_from.given()),
         ("containerDefinitions.linuxParameters", linux_parameters.given()),
         ("containerDefinitions.secrets", secrets.given()),
-        ("containerDefinitions.dependsOn", depends_on.given()),
-        ("containerDefinitions.startTimeout", start_timeout.given()),
         (
             "containerDefinitions.versionConsistency=enabled",
             version_consistency == Some(ecs::VersionConsistency::Enabled),
@@ -228,7 +228,6 @@ fn container(given: ecs::ContainerDefinition, region: &str) -> Result<ContainerD
         ("containerDefinitions.pseudoTerminal", pseudo_terminal.given()),
         ("containerDefinitions.dockerLabels", docker_labels.given()),
         ("containerDefinitions.ulimits", ulimits.given()),
-        ("containerDefinitions.healthCheck", health_check.given()),
         ("containerDefinitions.systemControls", system_controls.given()),
         ("containerDefinitions.resourceRequirements", resource_requirements.given()),
         ("containerDefinitions.firelensConfiguration", firelens_configuration.given()),
@@ -267,7 +266,13 @@ fn container(given: ecs::ContainerDefinition, region: &str) -> Result<ContainerD
             .map(port_mapping)
             .collect::<Result<_, _>>()?,
         log: log_configuration.map(|log| awslogs(log, region)).transpose()?,
+        start_timeout: together::start_timeout(start_timeout)?,
         stop_timeout: stop_timeout.map(seconds).transpose()?,
+        depends_on: together::dependencies(depends_on),
+        health_check: health_check.map(together::health_check).transpose()?,
+        restart_policy: restart_policy.map(together::restart_policy).transpose()?,
+        mount_points: together::mount_points(mount_points)?,
+        volumes_from: together::volumes_from(volumes_from),
     })
 }
 
@@ -399,16 +404,46 @@ fn check_fargate(definition: &TaskDefinition) -> Result<(), ecs::Error> {
         return Err(client("Fargate requires that 'cpu' and 'memory' be defined at the task level."));
     };
     fargate_size(cpu, memory)?;
+    if !definition.placement_constraints.is_empty() {
+        return Err(client("Placement constraints are not supported with FARGATE launch type."));
+    }
+    if definition.volumes.iter().any(|volume| volume.host_path.is_some()) {
+        return Err(client(
+            "host.sourcePath is not supported on Fargate: leave it out for a volume of the task.",
+        ));
+    }
     for container in &definition.containers {
-        for mapping in &container.port_mappings {
-            if mapping.host_port.is_some_and(|host| host != mapping.container_port) {
-                return Err(client(
-                    "When networkMode=awsvpc, the host ports and container ports in port mappings must match.",
-                ));
-            }
-        }
         if container.stop_timeout.is_some_and(|seconds| seconds < 2) {
             return Err(invalid("stopTimeout must be between 2 and 120 seconds on Fargate."));
+        }
+    }
+    Ok(())
+}
+
+/// Host ports that the network mode cannot give, and those that two containers of the task would need at once.
+fn check_ports(definition: &TaskDefinition) -> Result<(), ecs::Error> {
+    let mode = definition.mode();
+    let mut taken = BTreeSet::new();
+    for mapping in definition.containers.iter().flat_map(|container| &container.port_mappings) {
+        let moved = mapping.host_port.is_some_and(|host| host != mapping.container_port);
+        let host_port = match mode {
+            NetworkMode::Awsvpc | NetworkMode::Host if moved => {
+                return Err(client(format!(
+                    "When networkMode={}, the host ports and container ports in port mappings must match.",
+                    mode.as_str()
+                )));
+            }
+            NetworkMode::Awsvpc | NetworkMode::Host => Some(mapping.container_port),
+            NetworkMode::Bridge => mapping.host_port.filter(|port| *port != 0),
+            NetworkMode::None => {
+                return Err(client("Port mappings are not supported when networkMode=none."));
+            }
+        };
+        if host_port.is_some_and(|port| !taken.insert((mapping.protocol.unwrap_or_default(), port))) {
+            return Err(client(format!(
+                "Two port mappings of the task definition need the same host port {}.",
+                host_port.unwrap_or_default()
+            )));
         }
     }
     Ok(())

@@ -1,5 +1,7 @@
 //! A task definition as describe calls show it: what the user wrote, and the defaults that AWS fills in.
 
+use super::together;
+use crate::ecs::placement;
 use crate::ecs::task_definition::fargate_size;
 use longshore_ecs as ecs;
 use longshore_model::task_definition::{
@@ -17,14 +19,16 @@ pub fn definition(d: &TaskDefinition) -> ecs::TaskDefinition {
         execution_role_arn: d.execution_role_arn.clone(),
         network_mode: d.network_mode.map(network_mode),
         revision: i32::try_from(d.revision).ok(),
-        volumes: Some(Vec::new()),
+        volumes: Some(d.volumes.iter().map(together::render_volume).collect()),
         status: Some(match d.status {
             Status::Active => ecs::TaskDefinitionStatus::Active,
             Status::Inactive => ecs::TaskDefinitionStatus::Inactive,
             Status::DeleteInProgress => ecs::TaskDefinitionStatus::DeleteInProgress,
         }),
         requires_attributes: Some(required_attributes(d)),
-        placement_constraints: Some(Vec::new()),
+        placement_constraints: Some(
+            d.placement_constraints.iter().map(placement::render_of_definition).collect(),
+        ),
         compatibilities: Some(compatibilities(d)),
         runtime_platform: runtime_platform(d),
         requires_compatibilities: requires_compatibilities(d),
@@ -126,8 +130,13 @@ fn container(d: &TaskDefinition, c: &ContainerDefinition) -> ecs::ContainerDefin
         entry_point: c.entry_point.clone(),
         command: c.command.clone(),
         environment: Some(environment(&c.environment)),
-        mount_points: Some(Vec::new()),
-        volumes_from: Some(Vec::new()),
+        mount_points: Some(c.mount_points.iter().map(together::render_mount_point).collect()),
+        volumes_from: Some(c.volumes_from.iter().map(together::render_volume_from).collect()),
+        depends_on: (!c.depends_on.is_empty())
+            .then(|| c.depends_on.iter().map(together::render_dependency).collect()),
+        health_check: c.health_check.as_ref().map(together::render_health_check),
+        restart_policy: c.restart_policy.as_ref().map(together::render_restart_policy),
+        start_timeout: c.start_timeout.and_then(|seconds| i32::try_from(seconds).ok()),
         stop_timeout: c.stop_timeout.and_then(|seconds| i32::try_from(seconds).ok()),
         user: c.user.clone(),
         working_directory: c.working_directory.clone(),
