@@ -55,6 +55,10 @@ pub struct Placement {
 /// Why a task found no place; rendered as the `reason` of a RunTask failure.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Failure {
+    /// There is no such instance in the cluster.
+    Missing,
+    /// The instance was deregistered.
+    Inactive,
     /// No instance with a connected agent offers the capacity.
     Agent,
     /// None runs the task's CPU architecture.
@@ -70,6 +74,8 @@ pub enum Failure {
 impl Failure {
     pub fn reason(self) -> &'static str {
         match self {
+            Self::Missing => "MISSING",
+            Self::Inactive => "INACTIVE",
             Self::Agent => "AGENT",
             Self::Attribute => "ATTRIBUTE",
             Self::Cpu => "RESOURCE:CPU",
@@ -81,10 +87,12 @@ impl Failure {
 
     pub fn detail(self) -> &'static str {
         match self {
-            Self::Agent => "No instance that offers Fargate capacity has a connected agent.",
-            Self::Attribute => "No instance that offers Fargate capacity has the task's CPU architecture.",
-            Self::Cpu => "No instance that offers Fargate capacity has enough CPU units left.",
-            Self::Memory => "No instance that offers Fargate capacity has enough memory left.",
+            Self::Missing => "The cluster has no such container instance.",
+            Self::Inactive => "The container instance is deregistered.",
+            Self::Agent => "No instance that could run the task has a connected agent.",
+            Self::Attribute => "No instance that could run the task has its CPU architecture.",
+            Self::Cpu => "No instance that could run the task has enough CPU units left.",
+            Self::Memory => "No instance that could run the task has enough memory left.",
             Self::Ports => "Every instance is already using a port required by your task.",
             Self::NetworkInterface => "The subnets have no free addresses.",
         }
@@ -94,8 +102,9 @@ impl Failure {
 pub fn place(view: &View, request: &Request, now: Timestamp, ids: &mut dyn IdSource) -> Placement {
     let mut room = Room::of(view, request);
     let mut placement = Placement::default();
-    for _ in 0..request.count {
-        match room.take(request, ids) {
+    for number in 0..request.count {
+        let named = request.instances.as_ref().and_then(|named| named.get(number as usize).copied());
+        match room.take(request, named, ids) {
             Ok(spot) => placement.tasks.push(new_task(request, spot, now, ids)),
             Err(failure) => placement.failures.push(failure),
         }
@@ -181,8 +190,17 @@ impl<'a> Room<'a> {
         }
     }
 
-    fn take(&mut self, request: &Request, ids: &mut dyn IdSource) -> Result<Spot, Failure> {
-        let id = self.choose_instance(request)?;
+    /// A place on the named instance, or on any.
+    fn take(
+        &mut self,
+        request: &Request,
+        named: Option<ContainerInstanceId>,
+        ids: &mut dyn IdSource,
+    ) -> Result<Spot, Failure> {
+        if let Some(id) = named {
+            self.check_named(request, id)?;
+        }
+        let id = self.choose_instance(request, named)?;
         let network = match &request.network {
             None => None,
             Some(_) => {
@@ -200,20 +218,38 @@ impl<'a> Room<'a> {
         Ok(Spot { instance: Arc::clone(&free.instance), network, host_ports })
     }
 
+    /// What keeps an instance from being given a task by its name.
+    fn check_named(&self, request: &Request, id: ContainerInstanceId) -> Result<(), Failure> {
+        let instance = self.view.container_instance(id).ok_or(Failure::Missing)?;
+        let member =
+            instance.membership().filter(|m| m.scope == request.scope && m.cluster == request.cluster);
+        match member.ok_or(Failure::Missing)?.status {
+            Status::Inactive => Err(Failure::Inactive),
+            Status::Active | Status::Draining if !instance.agent_connected => Err(Failure::Agent),
+            Status::Active | Status::Draining => Ok(()),
+        }
+    }
+
     /// The instance with the fewest tasks among those with room.
-    fn choose_instance(&self, request: &Request) -> Result<ContainerInstanceId, Failure> {
+    fn choose_instance(
+        &self,
+        request: &Request,
+        named: Option<ContainerInstanceId>,
+    ) -> Result<ContainerInstanceId, Failure> {
+        let allowed = |id: &ContainerInstanceId| named.is_none_or(|named| named == *id);
         let lacks = |free: &Free| match free.resources.lacks(request.size) {
             Some(Kind::Cpu) => Some(Failure::Cpu),
             Some(Kind::Memory) => Some(Failure::Memory),
             None if !free.has_ports(&request.definition) => Some(Failure::Ports),
             None => None,
         };
-        let fitting = self.instances.iter().filter(|(_, free)| lacks(free).is_none());
+        let fitting = self.instances.iter().filter(|(id, free)| allowed(id) && lacks(free).is_none());
         if let Some((id, _)) = fitting.min_by_key(|(id, free)| (free.tasks, **id)) {
             return Ok(*id);
         }
         let none = if self.any_connected { Failure::Attribute } else { Failure::Agent };
-        Err(self.instances.values().filter_map(lacks).max().unwrap_or(none))
+        let refused = self.instances.iter().filter(|(id, _)| allowed(id)).filter_map(|(_, free)| lacks(free));
+        Err(refused.max().unwrap_or(none))
     }
 
     /// An address of the subnet with the fewest in use that has one left.
@@ -248,15 +284,16 @@ impl<'a> Room<'a> {
     }
 }
 
-/// Whether an instance is there for such tasks at all.
+/// Whether an instance is there for such tasks at all. One that StartTask names may be draining.
 fn offers(instance: &ContainerInstance, request: &Request) -> bool {
+    let named = request.instances.is_some();
     match (&instance.capacity, request.launch_type) {
         (Capacity::Fargate, LaunchType::Fargate) => true,
         (Capacity::Cluster(member), LaunchType::Ec2 | LaunchType::External) => {
             member.scope == request.scope
                 && member.cluster == request.cluster
                 && member.launch_type == request.launch_type
-                && member.status == Status::Active
+                && (member.status == Status::Active || named && member.status == Status::Draining)
         }
         (Capacity::Fargate, LaunchType::Ec2 | LaunchType::External)
         | (Capacity::Cluster(_), LaunchType::Fargate) => false,

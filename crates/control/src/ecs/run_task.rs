@@ -113,6 +113,8 @@ impl Command {
         unsupported(&[
             ("capacityProviderStrategy", capacity_provider_strategy.given()),
             ("enableExecuteCommand", enable_execute_command.given()),
+            ("placementConstraints", placement_constraints.given()),
+            ("placementStrategy", placement_strategy.given()),
             ("referenceId", reference_id.given()),
             ("volumeConfigurations", volume_configurations.given()),
         ])

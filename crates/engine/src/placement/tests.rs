@@ -69,6 +69,81 @@ fn subnets_fill_evenly_and_then_run_out() {
     assert_eq!(again.tasks.len(), 0);
 }
 
+/// An instance of the cluster that the test requests name.
+fn member(id: u128, status: Status) -> ContainerInstance {
+    let membership = longshore_model::container_instance::Membership {
+        scope: crate::testing::scope(),
+        cluster: "default".to_owned(),
+        launch_type: LaunchType::Ec2,
+        ec2_instance_id: None,
+        status,
+    };
+    ContainerInstance { capacity: Capacity::Cluster(membership), ..instance(id, 1024, 4096) }
+}
+
+/// A bridge definition with one port mapping, on instances.
+fn on_instances(view: &View, count: u32, host_port: u16) -> Request {
+    let mut wanted = request(view, count);
+    let mut definition = (*wanted.definition).clone();
+    definition.network_mode = Some(NetworkMode::Bridge);
+    if let Some(container) = definition.containers.first_mut() {
+        container.port_mappings.push(longshore_model::task_definition::PortMapping {
+            container_port: 80,
+            host_port: Some(host_port),
+            protocol: None,
+            name: None,
+        });
+    }
+    wanted.definition = Arc::new(definition);
+    wanted.launch_type = LaunchType::Ec2;
+    wanted.network = None;
+    wanted
+}
+
+fn shown(placement: &Placement) -> Vec<String> {
+    let task = |task: &Task| {
+        let port = task.host_ports.first().map_or(0, |port| port.host_port);
+        format!("on {} at {port}", task.container_instance.0)
+    };
+    let placed = placement.tasks.iter().map(|(placed, _)| task(placed));
+    placed.chain(placement.failures.iter().map(|failure| failure.reason().to_owned())).collect()
+}
+
+#[test]
+fn instances_are_their_clusters_own() {
+    let fargate = instance(1, 4096, 8192);
+    let view = view(&[fargate, member(2, Status::Active), member(3, Status::Draining)]);
+    let placed = place(&view, &on_instances(&view, 2, 0), Timestamp(1), &mut Count(0));
+    assert_eq!(shown(&placed), ["on 2 at 49153", "on 2 at 49154"]);
+    let placed = place(&view, &request(&view, 1), Timestamp(1), &mut Count(0));
+    assert_eq!(shown(&placed), ["on 1 at 0"]);
+}
+
+#[test]
+fn a_host_port_is_one_tasks_own() {
+    let mut view = view(&[member(2, Status::Active), member(3, Status::Active)]);
+    let placed = place(&view, &on_instances(&view, 3, 8080), Timestamp(1), &mut Count(0));
+    assert_eq!(shown(&placed), ["on 2 at 8080", "on 3 at 8080", "RESOURCE:PORTS"]);
+    let mut transaction = Transaction::at(Version(0));
+    write(&view, &placed, &mut transaction);
+    apply(&mut view, transaction);
+    let again = place(&view, &on_instances(&view, 1, 8080), Timestamp(1), &mut Count(1 << 20));
+    assert_eq!(shown(&again), ["RESOURCE:PORTS"]);
+}
+
+#[test]
+fn a_named_instance_is_the_only_choice() {
+    let mut away = member(4, Status::Active);
+    away.agent_connected = false;
+    let instances =
+        [member(2, Status::Active), member(3, Status::Draining), away, member(5, Status::Inactive)];
+    let view = view(&instances);
+    let mut wanted = on_instances(&view, 5, 0);
+    wanted.instances = Some([3, 2, 4, 5, 6].map(ContainerInstanceId).to_vec());
+    let placed = place(&view, &wanted, Timestamp(1), &mut Count(0));
+    assert_eq!(shown(&placed), ["on 3 at 49153", "on 2 at 49153", "AGENT", "INACTIVE", "MISSING"]);
+}
+
 proptest! {
     #[test]
     fn a_plan_never_exceeds_what_is_free(
