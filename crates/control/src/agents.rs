@@ -8,11 +8,12 @@ use crate::context::{CommitError, Context};
 use log_intake::LogIntake;
 use longshore_engine::{View, assignment, registration};
 use longshore_model::change::{Batch, Key};
-use longshore_model::container_instance::{Capacity, ContainerInstance};
+use longshore_model::cluster::{self, Cluster, ContainerInsights};
+use longshore_model::container_instance::{Capacity, ContainerInstance, Membership};
 use longshore_model::link::{Assignment, FromAgent, Hello, ToAgent};
 use longshore_model::log_group::LogGroup;
 use longshore_model::task::Task;
-use longshore_model::{ContainerInstanceId, Record, Scope, TaskId};
+use longshore_model::{ContainerInstanceId, Record, Scope, Tags, TaskId, Transaction};
 use longshore_store::Followed;
 use observations::Observations;
 use std::collections::BTreeSet;
@@ -37,17 +38,17 @@ pub enum Ended {
 }
 
 /// Serves one agent until its link closes.
-pub async fn serve(context: Arc<Context>, mut link: Link) -> Ended {
+pub async fn serve(context: Arc<Context>, capacity: Capacity, mut link: Link) -> Ended {
     let hello = match link.from_agent.recv().await {
         Some(FromAgent::Hello(hello)) => hello,
         Some(FromAgent::Observed(_) | FromAgent::Logs(_)) => return Ended::NoHello,
         None => return Ended::Closed,
     };
-    if let Err(error) = register(&context, &hello).await {
+    if let Err(error) = register(&context, &hello, &capacity).await {
         return Ended::Register(error);
     }
     let instance = hello.instance;
-    let connection = Connection { context: Arc::clone(&context), hello, told: BTreeSet::new() };
+    let connection = Connection { context: Arc::clone(&context), hello, capacity, told: BTreeSet::new() };
     let ended = connection.run(link).await;
     if let Err(error) = set_connected(&context, instance, false).await {
         tracing::error!(error = &error as &dyn std::error::Error, "an agent's leaving was not recorded");
@@ -55,9 +56,16 @@ pub async fn serve(context: Arc<Context>, mut link: Link) -> Ended {
     ended
 }
 
-async fn register(context: &Context, hello: &Hello) -> Result<(), CommitError> {
+/// Registers an instance, and makes its cluster where that is missing, as ECS's agent makes `default`.
+async fn register(context: &Context, hello: &Hello, capacity: &Capacity) -> Result<(), CommitError> {
+    if let Capacity::Cluster(member) = capacity {
+        context.open_region(&member.scope).await?;
+    }
     context
         .commit(|snapshot, transaction| {
+            if let Capacity::Cluster(member) = capacity {
+                make_cluster(context, &snapshot.view, member, transaction);
+            }
             let present = snapshot.view.container_instances.get(&ContainerInstance::key_of(hello.instance));
             match present {
                 Some(present) => {
@@ -66,11 +74,30 @@ async fn register(context: &Context, hello: &Hello) -> Result<(), CommitError> {
                         transaction.update(&next);
                     }
                 }
-                None => transaction.create(&registration::first(hello, Capacity::Fargate, context.now())),
+                None => transaction.create(&registration::first(hello, capacity.clone(), context.now())),
             }
             Ok(())
         })
         .await
+}
+
+fn make_cluster(context: &Context, view: &View, member: &Membership, transaction: &mut Transaction) {
+    let present = view.cluster(&member.scope, &member.cluster);
+    if present.is_some_and(|cluster| cluster.status == cluster::Status::Active) {
+        return;
+    }
+    let made = Cluster {
+        scope: member.scope.clone(),
+        name: member.cluster.clone(),
+        status: cluster::Status::Active,
+        container_insights: ContainerInsights::default(),
+        tags: Tags::default(),
+        created_at: context.now(),
+    };
+    match present {
+        Some(_) => transaction.update(&made),
+        None => transaction.create(&made),
+    }
 }
 
 async fn set_connected(
@@ -92,6 +119,7 @@ async fn set_connected(
 struct Connection {
     context: Arc<Context>,
     hello: Hello,
+    capacity: Capacity,
     /// The tasks that the agent was told of and not yet told to forget.
     told: BTreeSet<TaskId>,
 }
@@ -108,7 +136,7 @@ impl Connection {
             let sent = tokio::select! {
                 change = changes.next() => match change {
                     Some(Followed::Batch(batch)) => self.tell_changes(&batch, &link.to_agent).await,
-                    Some(Followed::Restarted) => match register(&self.context, &self.hello).await {
+                    Some(Followed::Restarted) => match register(&self.context, &self.hello, &self.capacity).await {
                         Ok(()) => self.tell_everything(&link.to_agent).await,
                         Err(error) => return Ended::Register(error),
                     },
@@ -149,7 +177,7 @@ impl Connection {
         let own = ContainerInstance::key_of(self.hello.instance);
         if batch.changes.iter().any(|change| change.key == own && change.value.is_none()) {
             // Everything was reset, the instance's own record with it.
-            return match register(&self.context, &self.hello).await {
+            return match register(&self.context, &self.hello, &self.capacity).await {
                 Ok(()) => self.tell_everything(to_agent).await,
                 Err(_) => Err(()),
             };
@@ -227,7 +255,7 @@ async fn create_group(context: &Context, scope: &Scope, name: &str) -> Result<()
         scope: scope.clone(),
         name: name.to_owned(),
         retention_days: None,
-        tags: longshore_model::Tags::default(),
+        tags: Tags::default(),
         created_at: context.now(),
     };
     context

@@ -67,6 +67,8 @@ pub enum Failure {
     Memory,
     /// A port of the instance that the task needs is taken.
     Ports,
+    /// None of the subnets is in the instance's availability zone.
+    Location,
     /// The subnets have no free address.
     NetworkInterface,
 }
@@ -81,6 +83,7 @@ impl Failure {
             Self::Cpu => "RESOURCE:CPU",
             Self::Memory => "RESOURCE:MEMORY",
             Self::Ports => "RESOURCE:PORTS",
+            Self::Location => "LOCATION",
             Self::NetworkInterface => "RESOURCE:ENI",
         }
     }
@@ -94,6 +97,7 @@ impl Failure {
             Self::Cpu => "No instance that could run the task has enough CPU units left.",
             Self::Memory => "No instance that could run the task has enough memory left.",
             Self::Ports => "Every instance is already using a port required by your task.",
+            Self::Location => "None of the subnets is in the availability zone of an instance with room.",
             Self::NetworkInterface => "The subnets have no free addresses.",
         }
     }
@@ -205,8 +209,10 @@ impl<'a> Room<'a> {
             None => None,
             Some(_) => {
                 let network_interface = ids.ec2("eni");
-                let (subnet, address) =
-                    self.choose_address(&network_interface).ok_or(Failure::NetworkInterface)?;
+                let zone = self.instances.get(&id).and_then(|free| zone_of(&free.instance));
+                let (subnet, address) = self
+                    .choose_address(&network_interface, zone.as_deref())
+                    .ok_or(Failure::NetworkInterface)?;
                 self.taken.insert(address);
                 Some(Address { subnet, network_interface, address })
             }
@@ -241,6 +247,7 @@ impl<'a> Room<'a> {
             Some(Kind::Cpu) => Some(Failure::Cpu),
             Some(Kind::Memory) => Some(Failure::Memory),
             None if !free.has_ports(&request.definition) => Some(Failure::Ports),
+            None if !free.is_near(request) => Some(Failure::Location),
             None => None,
         };
         let fitting = self.instances.iter().filter(|(id, free)| allowed(id) && lacks(free).is_none());
@@ -253,11 +260,18 @@ impl<'a> Room<'a> {
     }
 
     /// An address of the subnet with the fewest in use that has one left.
-    fn choose_address(&mut self, network_interface: &str) -> Option<(Arc<Subnet>, Ipv4Addr)> {
+    fn choose_address(
+        &mut self,
+        network_interface: &str,
+        zone: Option<&str>,
+    ) -> Option<(Arc<Subnet>, Ipv4Addr)> {
         self.subnets.sort_by_key(|(used, _)| *used);
         for index in 0..self.subnets.len() {
             let Some((_, subnet)) = self.subnets.get(index) else { continue };
             let subnet = Arc::clone(subnet);
+            if zone.is_some_and(|zone| zone != subnet.availability_zone) {
+                continue;
+            }
             if let Some(address) = self.free_address(&subnet, network_interface) {
                 if let Some((used, _)) = self.subnets.get_mut(index) {
                     *used += 1;
@@ -301,6 +315,12 @@ fn offers(instance: &ContainerInstance, request: &Request) -> bool {
 }
 
 impl Free {
+    /// Whether one of the subnets is in the instance's availability zone.
+    fn is_near(&self, request: &Request) -> bool {
+        let (Some(zone), Some(network)) = (zone_of(&self.instance), &request.network) else { return true };
+        network.subnets.iter().any(|subnet| subnet.availability_zone == zone)
+    }
+
     fn has_ports(&self, definition: &TaskDefinition) -> bool {
         self.choose_ports(definition).is_some()
     }
@@ -346,6 +366,11 @@ impl Free {
         }
         Some(chosen)
     }
+}
+
+/// The zone of a cluster's instance; Fargate capacity is in every zone.
+fn zone_of(instance: &ContainerInstance) -> Option<String> {
+    instance.membership().and_then(|_| instance.attributes.get(ZONE).cloned())
 }
 
 /// AWS keeps the first four addresses of a subnet and the last one.

@@ -28,6 +28,13 @@ pub struct UpArgs {
     /// [default: 1].
     #[arg(long, env = "LONGSHORE_INSTANCES", value_name = "N")]
     instances: Option<u16>,
+    /// How many container instances of a cluster this machine shows beside that, for tasks of the EC2 launch type
+    /// [default: 0].
+    #[arg(long, env = "LONGSHORE_CONTAINER_INSTANCES", value_name = "N")]
+    container_instances: Option<u16>,
+    /// The cluster of those container instances; it is made where it is missing [default: default].
+    #[arg(long, env = "LONGSHORE_CLUSTER", value_name = "NAME")]
+    cluster: Option<String>,
     /// The block of the default VPCs, /16 to /24 [default: 172.31.0.0/16].
     #[arg(long, env = "LONGSHORE_VPC_CIDR", value_name = "CIDR")]
     vpc_cidr: Option<Cidr>,
@@ -102,6 +109,8 @@ pub struct Up {
     pub listen: SocketAddr,
     pub auth: Auth,
     pub instances: u16,
+    pub container_instances: u16,
+    pub cluster: String,
     pub vpc_cidr: Cidr,
     /// Registry host → base URLs.
     pub mirrors: BTreeMap<String, Vec<String>>,
@@ -119,6 +128,8 @@ struct File {
     listen: Option<SocketAddr>,
     auth: Option<Auth>,
     instances: Option<u16>,
+    container_instances: Option<u16>,
+    cluster: Option<String>,
     vpc_cidr: Option<Cidr>,
     registry_mirrors: Option<BTreeMap<String, Vec<String>>>,
     containerd: Option<PathBuf>,
@@ -141,6 +152,8 @@ impl UpArgs {
             listen: self.listen.or(file.listen).unwrap_or_else(|| SocketAddr::from(([127, 0, 0, 1], 4566))),
             auth: self.auth.or(file.auth).unwrap_or_default(),
             instances: self.instances.or(file.instances).unwrap_or(1),
+            container_instances: self.container_instances.or(file.container_instances).unwrap_or(0),
+            cluster: self.cluster.or(file.cluster).unwrap_or_else(|| "default".to_owned()),
             vpc_cidr: match self.vpc_cidr.or(file.vpc_cidr) {
                 Some(cidr) => cidr,
                 None => "172.31.0.0/16".parse()?,
@@ -173,6 +186,21 @@ impl Up {
         }
         if !(1..=64).contains(&self.instances) {
             return Err(format!("--instances must be between 1 and 64, and is {}", self.instances).into());
+        }
+        if self.container_instances > 64 {
+            return Err(format!(
+                "--container-instances must be between 0 and 64, and is {}",
+                self.container_instances
+            )
+            .into());
+        }
+        let is_allowed = |b: u8| b.is_ascii_alphanumeric() || b == b'-' || b == b'_';
+        if !(1..=255).contains(&self.cluster.len()) || !self.cluster.bytes().all(is_allowed) {
+            return Err(format!(
+                "--cluster must be 1 to 255 letters, digits, hyphens and underscores, and is '{}'",
+                self.cluster
+            )
+            .into());
         }
         for (flag, factor) in [("cpu", self.overcommit_cpu), ("memory", self.overcommit_memory)] {
             if !(0.01..=10_000.0).contains(&factor) {

@@ -18,6 +18,9 @@ pub struct Identity {
     pub vpc_cidr: Cidr,
     /// One a container instance, in their order; those beyond `--instances` keep their place.
     pub instances: Vec<ContainerInstanceId>,
+    /// The same of those that belong to a cluster.
+    #[serde(default)]
+    pub container_instances: Vec<ContainerInstanceId>,
 }
 
 /// Where a running server is found.

@@ -4,6 +4,7 @@ use crate::Outcome;
 use crate::config::Up;
 use longshore_model::Resources;
 use longshore_model::container_instance::CpuArchitecture;
+use std::collections::BTreeMap;
 
 /// What each of the instances may promise to tasks: its part of the machine, times the overcommit.
 pub fn share(up: &Up) -> Outcome<Resources> {
@@ -12,7 +13,9 @@ pub fn share(up: &Up) -> Outcome<Resources> {
     let meminfo =
         std::fs::read_to_string("/proc/meminfo").map_err(|error| format!("read /proc/meminfo: {error}"))?;
     let kibibytes = total_kibibytes(&meminfo).ok_or("/proc/meminfo has no MemTotal")?;
-    let share = |amount: f64, overcommit: f64| (amount * overcommit / f64::from(up.instances)) as u64;
+    let share = |amount: f64, overcommit: f64| {
+        (amount * overcommit / f64::from(up.instances + up.container_instances)) as u64
+    };
     Ok(Resources {
         cpu: share(cpus as f64 * 1024.0, up.overcommit_cpu),
         memory: share(kibibytes as f64 / 1024.0, up.overcommit_memory),
@@ -26,6 +29,25 @@ fn total_kibibytes(meminfo: &str) -> Option<u64> {
 
 pub fn cpu_architecture() -> CpuArchitecture {
     if cfg!(target_arch = "aarch64") { CpuArchitecture::Arm64 } else { CpuArchitecture::X86_64 }
+}
+
+/// What ECS's agent says of a machine, with a zone of the region for each in turn.
+pub fn attributes(region: &str, number: usize) -> BTreeMap<String, String> {
+    let zone = ["a", "b", "c"].get(number % 3).copied().unwrap_or("a");
+    let valued = [
+        ("ecs.availability-zone", format!("{region}{zone}")),
+        ("ecs.cpu-architecture", cpu_architecture().attribute().to_owned()),
+        ("ecs.os-family", "LINUX".to_owned()),
+        ("ecs.os-type", "linux".to_owned()),
+    ];
+    let capabilities = [
+        "com.amazonaws.ecs.capability.docker-remote-api.1.18",
+        "com.amazonaws.ecs.capability.logging-driver.awslogs",
+        "ecs.capability.execution-role-awslogs",
+        "ecs.capability.task-eni",
+    ];
+    let plain = capabilities.map(|name| (name, String::new()));
+    valued.into_iter().chain(plain).map(|(name, value)| (name.to_owned(), value)).collect()
 }
 
 #[cfg(test)]

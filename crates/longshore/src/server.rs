@@ -1,6 +1,7 @@
 //! Puts the parts of one machine together: store, control, containerd and the agents.
 
 use crate::config::Up;
+use crate::credentials::ACCOUNT;
 use crate::data_dir::{DataDir, Identity};
 use crate::{Outcome, machine};
 use longshore_agent::agent::{self, Instance};
@@ -12,10 +13,13 @@ use longshore_control::agents::{self, Link};
 use longshore_control::log_store::{self, LogStore};
 use longshore_control::{Config, Context, RandomIds, housekeeping};
 use longshore_engine::View;
-use longshore_model::container_instance::{AgentVersion, ContainerInstance, Ports};
+use longshore_model::container_instance::{
+    AgentVersion, Capacity, ContainerInstance, Membership, Ports, Status,
+};
 use longshore_model::id::IdSource;
 use longshore_model::link::Hello;
-use longshore_model::{ContainerInstanceId, Resources};
+use longshore_model::task::LaunchType;
+use longshore_model::{ContainerInstanceId, Resources, Scope};
 use longshore_store::Store;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -24,6 +28,11 @@ use tokio::task::JoinHandle;
 
 /// Messages that wait on a link in each direction.
 const LINK: usize = 256;
+
+/// Where the numbers of container instances begin, so that they keep their places whatever `--instances` says.
+const MEMBERS: usize = 64;
+/// The region of the clusters that this machine's container instances join.
+const REGION: &str = "us-east-1";
 
 /// Everything but the APIs' front.
 pub struct Server {
@@ -56,7 +65,19 @@ impl Server {
             Self { context, containerd, runtimes: Vec::new(), instances: Vec::new(), running: Vec::new() };
         let resources = machine::share(up)?;
         for (index, id) in identity.instances.iter().enumerate() {
-            server.start_instance(data_dir, up, index, *id, identity.instances.len(), resources).await?;
+            let place = match (identity.instances.len(), u16::try_from(index)) {
+                (1, _) | (_, Err(_)) => network::Instance::Host,
+                (_, Ok(number)) => network::Instance::Namespaced(number),
+            };
+            let hello = hello(*id, format!("instance-{}", index + 1), resources, BTreeMap::new());
+            server.start_instance(data_dir, up, index, place, hello, Capacity::Fargate).await?;
+        }
+        for (number, id) in identity.container_instances.iter().enumerate() {
+            let index = MEMBERS + number;
+            let place = network::Instance::Namespaced(u16::try_from(index)?);
+            let name = format!("container-instance-{}", number + 1);
+            let hello = hello(*id, name, resources, machine::attributes(REGION, number));
+            server.start_instance(data_dir, up, index, place, hello, member_of(up, *id)).await?;
         }
         server.running.push(tokio::spawn(housekeeping::run(Arc::clone(&server.context))));
         server.wait_for_agents().await;
@@ -68,38 +89,22 @@ impl Server {
         data_dir: &DataDir,
         up: &Up,
         index: usize,
-        id: ContainerInstanceId,
-        count: usize,
-        resources: Resources,
+        place: network::Instance,
+        hello: Hello,
+        capacity: Capacity,
     ) -> Outcome {
-        let place = match (count, u16::try_from(index)) {
-            (1, _) | (_, Err(_)) => network::Instance::Host,
-            (_, Ok(number)) => network::Instance::Namespaced(number),
-        };
         let network = network::Config::new(data_dir.path(), self.context.config.vpc_cidr, place);
         let network = Network::open(network).await?;
         let runtime = ContainerdRuntime::connect(self.containerd.config(index, up.mirrors.clone())).await?;
         let runtime: Arc<dyn Runtime> = Arc::new(runtime);
         self.runtimes.push(Arc::clone(&runtime));
-        self.instances.push(id);
+        self.instances.push(hello.instance);
         let timekeeper = Arc::clone(&self.context);
         let clock: longshore_agent::logs::Clock = Arc::new(move || timekeeper.now());
         let (to_control, from_agent) = mpsc::channel(LINK);
         let (to_agent, from_control) = mpsc::channel(LINK);
         let instance = Instance {
-            hello: Hello {
-                instance: id,
-                name: format!("instance-{}", index + 1),
-                resources,
-                cpu_architecture: machine::cpu_architecture(),
-                attributes: BTreeMap::new(),
-                ports: Ports::default(),
-                gpus: Vec::new(),
-                agent: AgentVersion {
-                    agent: env!("CARGO_PKG_VERSION").to_owned(),
-                    runtime: "containerd".to_owned(),
-                },
-            },
+            hello,
             runtime,
             network: Arc::new(network),
             cgroups: Arc::new(Cgroups::detect(&format!("/longshore-{}/{index}", self.containerd.hash()))?),
@@ -110,7 +115,7 @@ impl Server {
         std::fs::create_dir_all(&instance.tasks_dir)?;
         let context = Arc::clone(&self.context);
         self.running.push(tokio::spawn(async move {
-            let ended = agents::serve(context, Link { to_agent, from_agent }).await;
+            let ended = agents::serve(context, capacity, Link { to_agent, from_agent }).await;
             tracing::info!(reason = %ended, "an agent's connection ended");
         }));
         self.running.push(tokio::spawn(agent::run(Arc::new(instance), from_control)));
@@ -146,11 +151,41 @@ pub async fn open_store(data_dir: &DataDir) -> Outcome<Store<View>> {
     Ok(Store::open(Arc::new(engine)).await?)
 }
 
+/// What an agent of this machine says of it.
+fn hello(
+    instance: ContainerInstanceId,
+    name: String,
+    resources: Resources,
+    attributes: BTreeMap<String, String>,
+) -> Hello {
+    Hello {
+        instance,
+        name,
+        resources,
+        cpu_architecture: machine::cpu_architecture(),
+        attributes,
+        ports: Ports::default(),
+        gpus: Vec::new(),
+        agent: AgentVersion { agent: env!("CARGO_PKG_VERSION").to_owned(), runtime: "containerd".to_owned() },
+    }
+}
+
+/// The cluster that a container instance of this machine belongs to, under an EC2 instance's id of its own.
+fn member_of(up: &Up, id: ContainerInstanceId) -> Capacity {
+    Capacity::Cluster(Membership {
+        scope: Scope::new(ACCOUNT, REGION),
+        cluster: up.cluster.clone(),
+        launch_type: LaunchType::Ec2,
+        ec2_instance_id: Some(format!("i-0{}", &id.to_string()[..16])),
+        status: Status::Active,
+    })
+}
+
 /// The instances of this start: as many as asked for, and those besides that still hold tasks.
 fn identity(data_dir: &DataDir, up: &Up, view: &View) -> Outcome<Identity> {
     let mut identity = match data_dir.identity()? {
         Some(identity) => identity,
-        None => Identity { vpc_cidr: up.vpc_cidr, instances: Vec::new() },
+        None => Identity { vpc_cidr: up.vpc_cidr, instances: Vec::new(), container_instances: Vec::new() },
     };
     if identity.vpc_cidr != up.vpc_cidr && !view.vpcs.is_empty() {
         return Err(format!(
@@ -171,6 +206,15 @@ fn identity(data_dir: &DataDir, up: &Up, view: &View) -> Outcome<Identity> {
     }
     while identity.instances.len() < usize::from(up.instances) {
         identity.instances.push(RandomIds.container_instance());
+    }
+    let members = usize::from(up.container_instances);
+    while identity.container_instances.len() > members
+        && !identity.container_instances.last().is_some_and(holding)
+    {
+        identity.container_instances.pop();
+    }
+    while identity.container_instances.len() < members {
+        identity.container_instances.push(RandomIds.container_instance());
     }
     data_dir.keep_identity(&identity)?;
     Ok(identity)

@@ -5,7 +5,7 @@ use super::{Supervisor, now};
 use crate::agent::TASK_LABEL;
 use crate::cgroup::TaskLimits;
 use crate::image::{Image, ImageRef, PullPolicy};
-use crate::network::{Eni, TaskNamespace, files};
+use crate::network::{Eni, files};
 use crate::runtime::{self, BindMount, Limits};
 use longshore_model::link::{Assignment, ContainerSpec, Goal, StartFailureKind, TaskNetwork};
 use std::collections::BTreeMap;
@@ -33,7 +33,8 @@ impl Failed {
 
 /// What the containers of a task share.
 struct Ground {
-    namespace: TaskNamespace,
+    /// `None`: the machine's own network.
+    namespace: Option<PathBuf>,
     mounts: Vec<BindMount>,
     images: Vec<Image>,
 }
@@ -86,20 +87,11 @@ impl Supervisor {
 
     async fn prepare(&self, assignment: &Assignment) -> Result<Ground, Failed> {
         let task = self.observation.task.id.to_string();
-        let wanted = match &assignment.network {
-            TaskNetwork::Interface(interface) => Some(Eni::from(interface)),
-            TaskNetwork::Bridge { .. } | TaskNetwork::Host | TaskNetwork::None => None,
-        };
         let initialization =
             |message: String| Failed::new(StartFailureKind::ResourceInitialization, None, message);
         let network = async {
-            let Some(eni) = wanted else {
-                return Err(initialization("the network mode is not supported by this agent".to_owned()));
-            };
-            let attached = self.instance.network.attach(&task, &eni).await;
-            attached.map_err(|error| {
-                initialization(format!("failed to configure the network: {}", chain(&error)))
-            })
+            let attached = self.attach(&task, &assignment.network).await;
+            attached.map_err(|error| initialization(format!("failed to configure the network: {error}")))
         };
         let images = async {
             let pulls = assignment.containers.iter().map(|spec| self.pull(spec));
@@ -112,6 +104,17 @@ impl Supervisor {
         };
         let (namespace, images, mounts) = tokio::try_join!(network, images, mounts)?;
         Ok(Ground { namespace, mounts, images })
+    }
+
+    async fn attach(&self, task: &str, wanted: &TaskNetwork) -> Result<Option<PathBuf>, String> {
+        let network = &self.instance.network;
+        let namespace = match wanted {
+            TaskNetwork::Interface(interface) => network.attach(task, &Eni::from(interface)).await,
+            TaskNetwork::None => network.isolated(task).await,
+            TaskNetwork::Host => return Ok(network.instance_namespace().map(Path::to_owned)),
+            TaskNetwork::Bridge { .. } => return Err("this agent has no network mode bridge yet".to_owned()),
+        };
+        namespace.map(|namespace| Some(namespace.path)).map_err(|error| chain(&error))
     }
 
     async fn pull(&self, spec: &ContainerSpec) -> Result<Image, Failed> {
@@ -251,7 +254,7 @@ impl Supervisor {
             working_directory: spec.working_directory.clone(),
             user: spec.user.clone(),
             hostname: Some(assignment.hostname.clone()),
-            network_namespace: Some(ground.namespace.path.clone()),
+            network_namespace: ground.namespace.clone(),
             cgroup: self.instance.cgroups.container_path(&task, &spec.name),
             limits: Limits {
                 memory: spec.memory.map(|memory| memory * MEBIBYTE),

@@ -5,6 +5,8 @@ use crate::runtime::Signal;
 use std::time::Duration;
 use tokio::time::Instant;
 
+type Failed = Box<dyn std::error::Error + Send + Sync>;
+
 impl Supervisor {
     /// Asks the running containers to stop, and kills those whose time is over.
     #[allow(clippy::disallowed_methods, reason = "the shell measures how long a stop takes")]
@@ -39,24 +41,34 @@ impl Supervisor {
         if self.observation.released {
             return;
         }
-        // Output is read to its end before the files go.
+        self.until_done(Self::remove_containers).await;
+        // Output is read to its end before the files go; deleting a container waits for its last lines to be there.
         futures::future::join_all(
             self.containers.iter().map(|held| self.instance.logs.finish(&held.spec.runtime_id)),
         )
         .await;
-        while let Err(error) = self.remove_everything().await {
-            tracing::warn!(task = %self.observation.task.id, error = &*error, "a task could not be released yet");
-            tokio::time::sleep(RETRY).await;
-        }
+        self.until_done(Self::remove_ground).await;
         self.forget_unstarted(None);
         self.observation.released = true;
     }
 
-    async fn remove_everything(&self) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
-        let task = self.observation.task.id.to_string();
+    async fn until_done(&self, step: impl AsyncFn(&Self) -> Result<(), Failed>) {
+        while let Err(error) = step(self).await {
+            tracing::warn!(task = %self.observation.task.id, error = &*error, "a task could not be released yet");
+            tokio::time::sleep(RETRY).await;
+        }
+    }
+
+    async fn remove_containers(&self) -> Result<(), Failed> {
         for held in &self.containers {
             self.instance.runtime.delete(&held.spec.runtime_id).await?;
         }
+        Ok(())
+    }
+
+    /// What the containers shared.
+    async fn remove_ground(&self) -> Result<(), Failed> {
+        let task = self.observation.task.id.to_string();
         self.instance.network.detach(&task).await?;
         self.instance.cgroups.remove_task(&task).await?;
         match std::fs::remove_dir_all(self.instance.task_dir(self.observation.task.id)) {

@@ -1,6 +1,7 @@
 //! Amazon ECS: one file per resource.
 
 mod cluster;
+mod container_instance;
 mod page;
 mod placement;
 mod reference;
@@ -29,6 +30,13 @@ pub fn routes() -> Routes {
         .on::<op::DeleteTaskDefinitions, _, _, _>(task_definition::delete)
         .on::<op::RunTask, _, _, _>(run_task::run)
         .on::<op::StartTask, _, _, _>(start_task::start)
+        .on::<op::DescribeContainerInstances, _, _, _>(container_instance::describe)
+        .on::<op::ListContainerInstances, _, _, _>(container_instance::list)
+        .on::<op::UpdateContainerInstancesState, _, _, _>(container_instance::update_state)
+        .on::<op::DeregisterContainerInstance, _, _, _>(container_instance::deregister)
+        .on::<op::PutAttributes, _, _, _>(container_instance::put_attributes)
+        .on::<op::ListAttributes, _, _, _>(container_instance::list_attributes)
+        .on::<op::DeleteAttributes, _, _, _>(container_instance::delete_attributes)
         .on::<op::DescribeTasks, _, _, _>(task::describe)
         .on::<op::ListTasks, _, _, _>(task::list)
         .on::<op::StopTask, _, _, _>(task::stop)

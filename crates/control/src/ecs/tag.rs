@@ -6,6 +6,7 @@ use longshore_ecs as ecs;
 use longshore_engine::View;
 use longshore_model::arn::Arn;
 use longshore_model::cluster::{Cluster, Status};
+use longshore_model::container_instance::ContainerInstance;
 use longshore_model::task::Task;
 use longshore_model::task_definition::TaskDefinition;
 use longshore_model::{Scope, Tags, Transaction, tag};
@@ -89,6 +90,7 @@ pub async fn list(
 /// A resource that can have tags.
 enum Tagged {
     Cluster(Arc<Cluster>),
+    ContainerInstance(Arc<ContainerInstance>),
     TaskDefinition(Arc<TaskDefinition>),
     Task(Arc<Task>),
 }
@@ -118,6 +120,13 @@ impl Tagged {
                 let task = id.and_then(|id| view.task(scope, cluster, id));
                 task.cloned().map(Self::Task).ok_or_else(|| not_found(arn))
             }
+            "container-instance" => {
+                let (cluster, _) = name.split_once('/').unwrap_or((name, ""));
+                let id = reference::container_instance_id(scope, cluster, arn)?;
+                let found = id.and_then(|id| view.container_instance(id));
+                let found = found.filter(|instance| instance.arn().as_deref() == Some(arn));
+                found.cloned().map(Self::ContainerInstance).ok_or_else(|| not_found(arn))
+            }
             _ => Err(invalid(format!("Longshore does not tag resources such as {arn} yet."))),
         }
     }
@@ -125,6 +134,7 @@ impl Tagged {
     fn tags(&self) -> &Tags {
         match self {
             Self::Cluster(cluster) => &cluster.tags,
+            Self::ContainerInstance(instance) => &instance.tags,
             Self::TaskDefinition(definition) => &definition.tags,
             Self::Task(task) => &task.tags,
         }
@@ -136,6 +146,9 @@ impl Tagged {
         }
         match self {
             Self::Cluster(cluster) => transaction.update(&Cluster { tags, ..(**cluster).clone() }),
+            Self::ContainerInstance(instance) => {
+                transaction.update(&ContainerInstance { tags, ..(**instance).clone() });
+            }
             Self::TaskDefinition(definition) => {
                 transaction.update(&TaskDefinition { tags, ..(**definition).clone() })
             }
