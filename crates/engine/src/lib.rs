@@ -10,5 +10,6 @@ pub mod retention;
 #[cfg(test)]
 mod testing;
 pub mod view;
+pub mod why;
 
 pub use view::View;

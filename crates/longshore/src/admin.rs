@@ -4,6 +4,8 @@
 use crate::Outcome;
 use longshore_agent::image::ImageRef;
 use longshore_agent::runtime::Runtime;
+use longshore_control::Context;
+use longshore_engine::why;
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -15,6 +17,8 @@ use tokio::sync::mpsc;
 pub enum Ask {
     /// Import an archive on every instance.
     LoadImage { file: PathBuf, tag: Option<String> },
+    /// Explain a task.
+    Why { arn: String },
     /// End the server; containers go on.
     Stop,
 }
@@ -30,6 +34,7 @@ pub enum Answer {
 const LONGEST: u64 = 16 * 1024;
 
 pub struct Admin {
+    pub context: Arc<Context>,
     pub runtimes: Vec<Arc<dyn Runtime>>,
     pub stop: mpsc::Sender<()>,
 }
@@ -66,6 +71,10 @@ async fn converse(stream: UnixStream, admin: &Admin) -> std::io::Result<()> {
             let _ = admin.stop.send(()).await;
             Answer::Done(Vec::new())
         }
+        Ok(Ask::Why { arn }) => match why::explain(&admin.context.view(), &arn, admin.context.now()) {
+            Ok(causes) => Answer::Done(causes),
+            Err(wrong) => Answer::Failed(wrong),
+        },
         Ok(Ask::LoadImage { file, tag }) => load(admin, &file, tag.as_deref(), &mut write).await,
     };
     say(&mut write, &answer).await

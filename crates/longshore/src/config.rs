@@ -87,6 +87,27 @@ pub struct EnvArgs {
     pub region: String,
 }
 
+#[derive(Debug, Args)]
+pub struct WhyArgs {
+    /// The ARN of a task.
+    pub arn: String,
+    /// How to print the causes.
+    #[arg(long, value_enum, default_value_t)]
+    pub output: Output,
+    /// The data directory that `longshore up` was given.
+    #[arg(long, env = "LONGSHORE_DATA_DIR", value_name = "DIR", default_value = DATA_DIR)]
+    pub data_dir: PathBuf,
+}
+
+#[derive(Clone, Copy, Debug, Default, ValueEnum)]
+pub enum Output {
+    /// Numbered lines, for people.
+    #[default]
+    Text,
+    /// One object, for programs.
+    Json,
+}
+
 #[derive(Debug, Subcommand)]
 pub enum ImageCommand {
     /// Import an OCI or docker archive on every instance of the running server.

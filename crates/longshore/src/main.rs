@@ -11,6 +11,7 @@ mod image;
 mod machine;
 mod server;
 mod up;
+mod why;
 
 use clap::{Parser, Subcommand};
 use std::io::IsTerminal;
@@ -32,6 +33,8 @@ enum Command {
     Down(config::DownArgs),
     /// Print the export lines that point the aws CLI and the SDKs at the server.
     Env(config::EnvArgs),
+    /// Say why a task is where it is, cause by cause.
+    Why(config::WhyArgs),
     /// Images that tasks run.
     Image {
         #[command(subcommand)]
@@ -54,6 +57,7 @@ fn main() -> ExitCode {
             Command::Up(args) => up::run(*args).await,
             Command::Down(args) => down::run(args).await,
             Command::Env(args) => env::run(args),
+            Command::Why(args) => why::run(args).await,
             Command::Image { command } => image::run(command).await,
         }
     });

@@ -27,7 +27,11 @@ pub async fn run(args: UpArgs) -> Outcome {
     let mut interrupt = signal(SignalKind::interrupt())?;
     let server = Arc::new(Server::start(&data_dir, &up).await?);
     let (stop, mut stopped) = mpsc::channel(1);
-    admin::serve(&data_dir.admin_socket(), Admin { runtimes: server.runtimes.clone(), stop }).await?;
+    admin::serve(
+        &data_dir.admin_socket(),
+        Admin { context: Arc::clone(&server.context), runtimes: server.runtimes.clone(), stop },
+    )
+    .await?;
 
     let (shutdown, shutting_down) = watch::channel(false);
     let front = front(&up, Arc::clone(&server), credentials);
