@@ -4,14 +4,14 @@
 
 mod common;
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, time::Duration};
 
 use common::{Machine, exit, read, run, until};
 use longshore_agent::{
     image::PullPolicy,
     runtime::{
-        BindMount, ContainerSpec, ContainerdRuntime, CreateError, Error, Event, Limits, Runtime, Signal,
-        StartError, Status,
+        BindMount, ContainerSpec, ContainerdRuntime, CreateError, Error, Event, ExecEnd, ExecSpec, Limits,
+        Runtime, Signal, StartError, Status,
         supervisor::{self, Containerd},
     },
 };
@@ -343,6 +343,154 @@ async fn the_tasks_cgroup_caps_its_containers_together() {
     runtime.clear().await.unwrap();
     cgroups.remove_task("task").await.unwrap();
     assert_eq!(cgroups.tasks(), Vec::<String>::new());
+}
+
+#[tokio::test]
+async fn an_exec_is_part_of_its_container() {
+    let machine = Machine::start().await;
+    let (runtime, image) = machine.with_busybox().await;
+    let spec = ContainerSpec {
+        user: Some("web".into()),
+        env: vec!["A=task".into(), "B=task".into()],
+        hostname: Some("web-1".into()),
+        working_directory: Some("/srv".into()),
+        ..machine.spec(&image, "web", "echo $$ >/tmp/first 2>/dev/null; sleep 1000")
+    };
+    run(&runtime, &spec).await;
+    let script = "id -u; pwd; echo $A $B; hostname; exit 3";
+    let end =
+        runtime.exec("web", ExecSpec { env: vec!["B=exec".into()], ..shell(script) }, LONG).await.unwrap();
+    let expected = "33\n/srv\ntask exec\nweb-1\n";
+    assert_eq!(end, ExecEnd { exit_code: 3, timed_out: false, output: expected.into() });
+
+    let spec = ExecSpec { user: Some("0:0".into()), cwd: Some("/".into()), ..shell("id -u; pwd") };
+    assert_eq!(runtime.exec("web", spec, LONG).await.unwrap().output, "0\n/\n");
+    let end = runtime.exec("web", shell("echo to the other stream >&2"), LONG).await.unwrap();
+    assert_eq!(end.output, "to the other stream\n");
+    // Of much output the end is kept.
+    let end = runtime.exec("web", shell("seq 100000"), LONG).await.unwrap();
+    assert!(end.exit_code == 0 && end.output.len() == 4096 && end.output.ends_with("\n100000\n"), "{end:?}");
+
+    let end = runtime.exec("web", ExecSpec { args: vec!["nope".into()], ..ExecSpec::default() }, LONG).await;
+    assert_eq!(end.unwrap().exit_code, 127);
+    assert!(matches!(runtime.exec("other", shell("true"), LONG).await, Err(Error::NotFound(_))));
+    assert_eq!(execs(&machine), Vec::<String>::new());
+}
+
+#[tokio::test]
+async fn execs_run_side_by_side_and_end_in_time() {
+    let machine = Machine::start().await;
+    let (runtime, image) = machine.with_busybox().await;
+    run(&runtime, &machine.spec(&image, "web", "sleep 1000")).await;
+    let scripts: Vec<String> = (0..8).map(|n| format!("echo {n}; exit {n}")).collect();
+    let ends = scripts.iter().map(|script| runtime.exec("web", shell(script), LONG));
+    for (n, end) in (0..).zip(futures::future::join_all(ends).await) {
+        assert_eq!(end.unwrap(), ExecEnd { exit_code: n, timed_out: false, output: format!("{n}\n") });
+    }
+
+    // What it started dies with it.
+    let late = shell("echo up; sleep 4321 & sleep 4321; true");
+    let end = runtime.exec("web", late, Duration::from_millis(300)).await.unwrap();
+    assert!(end.timed_out && end.exit_code == 137, "{end:?}");
+    let end = runtime.exec("web", shell("ps -o args | grep '[s]leep 4321'"), LONG).await.unwrap();
+    assert_eq!((end.exit_code, end.output.as_str()), (1, ""));
+    assert_eq!(execs(&machine), Vec::<String>::new());
+}
+
+#[tokio::test]
+async fn an_exec_ends_with_its_container() {
+    let machine = Machine::start().await;
+    let (runtime, image) = machine.with_busybox().await;
+    let mut events = runtime.events();
+    run(&runtime, &machine.spec(&image, "web", "sleep 1000")).await;
+    let exec = runtime.exec("web", shell("touch /up; sleep 1000"), LONG);
+    let kill = async {
+        let up = async || runtime.exec("web", shell("test -e /up"), LONG).await.unwrap().exit_code == 0;
+        until("the exec runs", up).await;
+        runtime.signal("web", Signal::KILL).await.unwrap();
+        exit(&runtime, &mut events, "web").await;
+    };
+    let (end, ()) = tokio::join!(exec, kill);
+    assert!(matches!(end, Err(Error::NotFound(_))), "{end:?}");
+    assert!(matches!(runtime.exec("web", shell("true"), LONG).await, Err(Error::NotFound(_))));
+    runtime.delete("web").await.unwrap();
+    until("nothing is left of it", async || execs(&machine).is_empty()).await;
+}
+
+#[tokio::test]
+async fn an_exec_outlives_neither_containerd_nor_its_agent() {
+    let machine = Machine::start().await;
+    let (runtime, image) = machine.with_busybox().await;
+    run(&runtime, &machine.spec(&image, "web", "sleep 1000")).await;
+    let alive = async || {
+        runtime.exec("web", shell("ps -o args | grep -q '[s]leep 4321'"), LONG).await.unwrap().exit_code == 0
+    };
+
+    let first = machine.containerd().pid().unwrap();
+    let exec = runtime.exec("web", shell("sleep 4321; true"), LONG);
+    let restart = async {
+        until("the exec runs", alive).await;
+        kill(first);
+    };
+    let (end, ()) = tokio::join!(exec, restart);
+    assert!(matches!(end, Err(Error::Unavailable { .. })), "{end:?}");
+    until("containerd is started again", async || machine.containerd().pid() != Some(first)).await;
+    until("the exec is ended", async || execs(&machine).is_empty()).await;
+    assert!(!alive().await);
+
+    // An agent that is killed: its threads stop wherever they are.
+    let config = machine.containerd().config(0, BTreeMap::new());
+    let agent = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+    agent.spawn(async move {
+        let runtime = ContainerdRuntime::connect(config).await.unwrap();
+        runtime.exec("web", shell("sleep 4321; true"), LONG).await
+    });
+    until("the exec runs", alive).await;
+    agent.shutdown_background();
+    assert!(alive().await);
+    let next = machine.runtime().await;
+    until("the exec is ended", async || execs(&machine).is_empty()).await;
+    assert!(!alive().await);
+    drop(next);
+}
+
+#[tokio::test]
+async fn a_container_starts_again_with_its_files_and_its_log() {
+    let machine = Machine::start().await;
+    let (runtime, image) = machine.with_busybox().await;
+    let mut events = runtime.events();
+    let script = "echo run >>/runs; wc -l </runs; test $(wc -l </runs) -lt 3 && exit 4; exit 5";
+    run(&runtime, &machine.spec(&image, "job", script)).await;
+    for code in [4, 4, 5] {
+        let state = exit(&runtime, &mut events, "job").await;
+        assert!(
+            matches!(state.status, Status::Exited { code: c, started_at: Some(_), .. } if c == code),
+            "{state:?}"
+        );
+        if code == 4 {
+            runtime.restart("job", Some(&machine.log("job"))).await.unwrap();
+        }
+    }
+    runtime.delete("job").await.unwrap();
+    assert_eq!(read(&machine.log("job")), "1\n2\n3\n");
+    let error = runtime.restart("job", None).await.unwrap_err();
+    assert!(matches!(error, StartError::Runtime(Error::NotFound(_))), "{error:?}");
+}
+
+/// Longer than any process here takes.
+const LONG: Duration = Duration::from_secs(60);
+
+fn shell(script: &str) -> ExecSpec {
+    ExecSpec { args: ["sh", "-c", script].map(Into::into).to_vec(), ..ExecSpec::default() }
+}
+
+/// The execs that are not deleted yet.
+fn execs(machine: &Machine) -> Vec<String> {
+    let directory = machine.containerd().config(0, BTreeMap::new());
+    let directory = directory.state_dir.join(directory.namespace).join("exec");
+    let names =
+        std::fs::read_dir(directory).unwrap().flatten().map(|e| e.file_name().to_string_lossy().into());
+    names.collect()
 }
 
 fn parent_of(pid: u32) -> u32 {

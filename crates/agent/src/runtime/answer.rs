@@ -29,7 +29,7 @@ pub(super) fn start_error(id: &str, answer: &Answer) -> StartError {
 }
 
 /// runc's words for what its own first process could not do on the container's behalf.
-fn is_about_the_command(message: &str) -> bool {
+pub(super) fn is_about_the_command(message: &str) -> bool {
     ["unable to start container process", "exec: ", "exec format error", "chdir to cwd"]
         .iter()
         .any(|words| message.contains(words))

@@ -15,7 +15,7 @@ use containerd_client::{
         GetContainerRequest, GetRequest, KillRequest, ListContainersRequest, ListTasksRequest, StartRequest,
         WaitRequest,
         container::Runtime as ContainerRuntime,
-        snapshots::{ListSnapshotsRequest, PrepareSnapshotRequest, RemoveSnapshotRequest},
+        snapshots::{ListSnapshotsRequest, MountsRequest, PrepareSnapshotRequest, RemoveSnapshotRequest},
     },
     tonic::{Code, Status as Answer},
     types::{
@@ -29,11 +29,13 @@ use prost_types::Any;
 use tokio::{sync::broadcast, task::JoinHandle};
 
 use super::{
-    ContainerSpec, ContainerState, CreateError, Created, Error, Event, Runtime, Signal, StartError, Started,
-    Status,
+    ContainerSpec, ContainerState, CreateError, Created, Error, Event, ExecEnd, ExecSpec, Runtime, Signal,
+    StartError, Started, Status,
     answer::{create_error, has_ended, start_error},
     client::{Client, failed, unless_missing, unless_present},
-    clock, spec,
+    clock,
+    exec::Execs,
+    spec,
     users::{self, User},
     watch,
 };
@@ -62,6 +64,7 @@ pub struct ContainerdRuntime {
     snapshotter: String,
     state_dir: PathBuf,
     images: Images,
+    execs: Execs,
     cgroups: Cgroups,
     machine: spec::Machine,
     /// Creations that have not returned: their containers are half there.
@@ -101,6 +104,7 @@ impl ContainerdRuntime {
         let events = broadcast::Sender::new(1024);
         let watching = tokio::spawn(watch::follow(client.clone(), config.namespace.clone(), events.clone()));
         let runtime = Self {
+            execs: Execs::new(client.clone(), config.snapshotter.clone(), &state_dir)?,
             images: Images::new(client.clone(), config.snapshotter.clone(), config.mirrors)?,
             client,
             snapshotter: config.snapshotter,
@@ -170,6 +174,19 @@ impl Runtime for ContainerdRuntime {
         let at = clock::now();
         self.note_started(id, at);
         Ok(Started { pid, at })
+    }
+
+    async fn restart(&self, id: &str, log_path: Option<&Path>) -> Result<Started, StartError> {
+        self.remove_task(id).await?;
+        let request = MountsRequest { snapshotter: self.snapshotter.clone(), key: id.into() };
+        let mounts = self.client.snapshots().mounts(request).await.map_err(|a| start_error(id, &a))?;
+        let request = task_request(id, log_path, mounts.into_inner().mounts);
+        self.client.tasks().create(request).await.map_err(|a| start_error(id, &a))?;
+        self.start(id).await
+    }
+
+    async fn exec(&self, id: &str, spec: ExecSpec, timeout: Duration) -> Result<ExecEnd, Error> {
+        self.execs.run(id, spec, timeout).await
     }
 
     async fn signal(&self, id: &str, signal: Signal) -> Result<(), Error> {
@@ -331,14 +348,7 @@ impl ContainerdRuntime {
     }
 
     async fn create_task(&self, spec: &ContainerSpec, mounts: Vec<Mount>) -> Result<Created, Attempt> {
-        let output = spec.log_path.as_deref().map(file_uri).unwrap_or_default();
-        let request = CreateTaskRequest {
-            container_id: spec.id.clone(),
-            rootfs: mounts,
-            stdout: output.clone(),
-            stderr: output,
-            ..CreateTaskRequest::default()
-        };
+        let request = task_request(&spec.id, spec.log_path.as_deref(), mounts);
         match self.client.tasks().create(request).await {
             Ok(answer) => Ok(Created { pid: answer.into_inner().pid }),
             Err(answer) if answer.code() == Code::AlreadyExists => Err(Attempt::Occupied),
@@ -540,6 +550,17 @@ fn user_wanted(spec: &ContainerSpec) -> &str {
 /// containerd 1.6 names the container in `id` when it lists, and in `container_id` elsewhere.
 fn key(process: &Process) -> &str {
     if process.id.is_empty() { &process.container_id } else { &process.id }
+}
+
+fn task_request(id: &str, log_path: Option<&Path>, mounts: Vec<Mount>) -> CreateTaskRequest {
+    let output = log_path.map(file_uri).unwrap_or_default();
+    CreateTaskRequest {
+        container_id: id.into(),
+        rootfs: mounts,
+        stdout: output.clone(),
+        stderr: output,
+        ..CreateTaskRequest::default()
+    }
 }
 
 /// `file://` with the path's own bytes: containerd's shim opens the file to append.

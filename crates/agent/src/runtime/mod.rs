@@ -6,13 +6,19 @@ mod answer;
 pub(crate) mod client;
 mod clock;
 mod containerd;
+mod exec;
 mod seccomp;
 mod spec;
 pub mod supervisor;
 mod users;
 mod watch;
 
-use std::{collections::BTreeMap, path::PathBuf, str::FromStr};
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+    str::FromStr,
+    time::Duration,
+};
 
 use async_trait::async_trait;
 use longshore_model::time::Timestamp;
@@ -35,11 +41,7 @@ pub trait Runtime: Send + Sync {
     ) -> Result<Image, PullError>;
 
     /// Imports an OCI or docker archive; returns the references it can now be run by.
-    async fn import(
-        &self,
-        archive: &std::path::Path,
-        tag: Option<&ImageRef>,
-    ) -> Result<Vec<ImageRef>, ImportError>;
+    async fn import(&self, archive: &Path, tag: Option<&ImageRef>) -> Result<Vec<ImageRef>, ImportError>;
 
     async fn list_images(&self) -> Result<Vec<ImageRef>, Error>;
 
@@ -47,6 +49,15 @@ pub trait Runtime: Send + Sync {
     async fn create(&self, spec: &ContainerSpec) -> Result<Created, CreateError>;
 
     async fn start(&self, id: &str) -> Result<Started, StartError>;
+
+    /// Starts a container that has ended once more, with the files that it wrote. Its output goes on in `log_path`.
+    /// One that runs is killed first.
+    async fn restart(&self, id: &str, log_path: Option<&Path>) -> Result<Started, StartError>;
+
+    /// Runs a process beside the first one: in its namespaces and cgroup, with its environment and as its user
+    /// unless the specification says otherwise. It is killed after `timeout`. A container that does not run, or
+    /// ends meanwhile, is [`Error::NotFound`]; a command that cannot be run ends with 126 or 127, as in a shell.
+    async fn exec(&self, id: &str, spec: ExecSpec, timeout: Duration) -> Result<ExecEnd, Error>;
 
     /// Sends `signal` to the first process. A container that has ended already is not an error.
     async fn signal(&self, id: &str, signal: Signal) -> Result<(), Error>;
@@ -102,6 +113,28 @@ pub struct ContainerSpec {
     pub shm_size: Option<u64>,
     /// Both output streams are appended to this file. `None`: discarded.
     pub log_path: Option<PathBuf>,
+}
+
+/// A process to run in a container that runs.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ExecSpec {
+    pub args: Vec<String>,
+    /// `NAME=value`, over the container's own.
+    pub env: Vec<String>,
+    /// `None`: the container's. Names are resolved in the container's image.
+    pub user: Option<String>,
+    /// `None`: the container's.
+    pub cwd: Option<String>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ExecEnd {
+    /// 0–255; 128 + the signal's number when a signal ended it.
+    pub exit_code: u32,
+    /// It was killed for the time it took.
+    pub timed_out: bool,
+    /// The last 4 KiB of what it wrote, both streams together.
+    pub output: String,
 }
 
 /// Limits of one container; the task's own are on the parent cgroup (`crate::cgroup`).
