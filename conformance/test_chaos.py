@@ -80,8 +80,12 @@ class Chaos:
         """Every task is where it was last wanted, with one process if it runs and none if not."""
         for marker, arn in self.tasks.items():
             task = self.cloud.task(CLUSTER, arn)
-            wanted = "STOPPED" if marker in self.stopped else "RUNNING"
-            if task["lastStatus"] != wanted or len(find_processes(marker)) != (wanted == "RUNNING"):
+            ended = task["lastStatus"] == "STOPPED"
+            # A containerd that is killed while it makes a container can keep the task from starting, and says so.
+            may_end = marker in self.stopped or task.get("stopCode") == "TaskFailedToStart"
+            if ended and not may_end or not ended and (marker in self.stopped or task["lastStatus"] != "RUNNING"):
+                return None
+            if len(find_processes(marker)) != (not ended):
                 return None
         return True
 

@@ -103,10 +103,34 @@ impl Cgroups {
         }
     }
 
-    /// Removes the task's cgroup and what is left below it. Waits a little for processes that are dying.
+    /// Removes the task's cgroup and what is left below it. Its containers were deleted before: a process that is
+    /// still there was started by a runtime that was killed before it could write it down, and is killed.
     pub async fn remove_task(&self, task: &str) -> io::Result<()> {
         let path = self.checked(task)?;
-        self.remove(&path).await
+        match self.remove(&path).await {
+            Err(error) if error.kind() == io::ErrorKind::ResourceBusy => {
+                self.kill(&path);
+                self.remove(&path).await
+            }
+            other => other,
+        }
+    }
+
+    /// Kills every process in a cgroup and below it.
+    fn kill(&self, path: &str) {
+        let mut pids: Vec<i32> =
+            self.mounts().iter().flat_map(|mount| processes(&join(mount, path))).collect();
+        pids.sort_unstable();
+        pids.dedup();
+        for pid in pids.into_iter().filter_map(rustix::process::Pid::from_raw) {
+            tracing::warn!(
+                pid = pid.as_raw_nonzero(),
+                cgroup = path,
+                "killing a process that no container owns"
+            );
+            // One that has ended meanwhile is what is wanted.
+            let _ = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
+        }
     }
 
     /// Removes everything of ours: the prefix, and those that continue it, `/longshore-<hash>-<instance>`.
@@ -352,6 +376,14 @@ fn field(text: &str, name: &str) -> u64 {
     text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' ')).map_or(0, number)
 }
 
+/// The ids of the processes in a cgroup's directory and below it.
+fn processes(directory: &Path) -> Vec<i32> {
+    let listed = fs::read_to_string(directory.join("cgroup.procs")).unwrap_or_default();
+    let own = listed.lines().filter_map(|line| line.parse().ok());
+    let below = children(directory).into_iter().flat_map(|child| processes(&directory.join(child)));
+    own.chain(below).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -373,6 +405,17 @@ mod tests {
                 "/sys/fs/cgroup/unified rw"
             ]
         );
+    }
+
+    #[test]
+    fn processes_are_found_at_every_depth() {
+        let dir = tempfile::tempdir().unwrap();
+        fs::create_dir_all(dir.path().join("a/b")).unwrap();
+        for (path, pids) in [("cgroup.procs", "7\n"), ("a/cgroup.procs", ""), ("a/b/cgroup.procs", "8\n9\n")]
+        {
+            fs::write(dir.path().join(path), pids).unwrap();
+        }
+        assert_eq!(processes(dir.path()), [7, 8, 9]);
     }
 
     #[test]
