@@ -1,17 +1,29 @@
 //! Looks after one task. Invariant: it acts on what the runtime says and on what control told last; it creates a
-//! container once, and removes what it left only when control has recorded how it ended.
+//! container once, and removes what it left only when control has recorded how it ended. It never waits for one
+//! thing alone: what takes time is done beside it, and it wakes by what ends, by hints and by deadlines.
 
 mod containers;
+mod health;
+mod order;
+mod prepare;
+mod restart;
 mod start;
 mod stop;
 
 use crate::agent::Instance;
+use crate::runtime::{StartError, Started};
 use containers::Held;
+use health::Checked;
 use longshore_model::Timestamp;
 use longshore_model::link::{Assignment, FromAgent, Goal, Observation, StartFailure, StartFailureKind};
+use order::Member;
+use prepare::{Failed, Ground};
+use start::Standing;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{Notify, watch};
+use tokio::task::JoinSet;
+use tokio::time::Instant;
 
 /// What control says of the task.
 #[derive(Clone, Debug)]
@@ -42,6 +54,10 @@ pub async fn run(instance: Arc<Instance>, told: watch::Receiver<Told>, poke: Arc
             released: false,
         },
         reported: None,
+        standing: Standing::default(),
+        work: JoinSet::new(),
+        checks: JoinSet::new(),
+        retry_at: None,
     };
     supervisor.adopt().await;
     supervisor.converge().await;
@@ -55,6 +71,32 @@ struct Supervisor {
     observation: Observation,
     /// What was last sent, and by which link.
     reported: Option<(Observation, u64)>,
+    standing: Standing,
+    /// What takes time, done beside the supervisor.
+    work: JoinSet<Done>,
+    /// Health checks, which end with their containers.
+    checks: JoinSet<Checked>,
+    /// When something that failed is tried again.
+    retry_at: Option<Instant>,
+}
+
+/// Work that came to its end.
+enum Done {
+    Prepared(Result<Ground, Failed>),
+    Started(usize, Result<start::Running, Failed>),
+    Restarted(usize, restart::Exit, Result<Started, StartError>),
+}
+
+/// Why the supervisor goes on.
+enum Wake {
+    /// Containers may have changed.
+    Hint,
+    Done(Done),
+    Checked(Checked),
+    /// A deadline, or work that was called off.
+    Due,
+    /// The agent ends, which its containers outlive.
+    Ended,
 }
 
 impl Supervisor {
@@ -67,34 +109,63 @@ impl Supervisor {
             if forgotten {
                 return self.release().await;
             }
-            self.report().await;
+            self.retry_at = None;
             match goal {
-                Goal::Run if self.must_stop() => self.stop_containers().await,
-                Goal::Run if self.may_start() => {
-                    self.start().await;
-                    continue;
-                }
-                Goal::Run => {}
-                Goal::Stop => {
-                    self.forget_unstarted(None);
-                    self.stop_containers().await;
-                }
-                Goal::Release => {
-                    self.release().await;
-                    self.report().await;
-                }
+                Goal::Run => self.run().await,
+                Goal::Stop => self.stop().await,
+                Goal::Release => self.release().await,
             }
             self.report().await;
-            if !self.wait().await {
-                return;
+            match self.wait().await {
+                Wake::Hint => self.look().await,
+                Wake::Done(done) => {
+                    self.done(done);
+                    // It may have ended while its start was under way.
+                    self.look().await;
+                }
+                Wake::Checked(checked) => self.checked(checked),
+                Wake::Due => {}
+                Wake::Ended => return,
             }
-            self.look().await;
         }
     }
 
-    /// Waits until something may have changed; `false` when the agent ends, which its containers outlive.
-    async fn wait(&mut self) -> bool {
-        let deadline = self.containers.iter().filter_map(Held::kill_at).min();
+    async fn run(&mut self) {
+        self.settle_exits();
+        if !self.must_stop()
+            && let Some(blocked) = order::blocked(&self.members())
+        {
+            let kind = StartFailureKind::CannotStartContainer;
+            self.fail(Failed::new(kind, Some(&blocked.container), blocked.message()));
+        }
+        if self.must_stop() {
+            return self.stop().await;
+        }
+        self.begin_starts();
+        if self.must_stop() {
+            return self.stop().await;
+        }
+        self.begin_checks();
+    }
+
+    async fn stop(&mut self) {
+        self.settle_for_good();
+        self.abandon_preparation();
+        self.forget_unstarted();
+        self.stop_containers().await;
+    }
+
+    fn done(&mut self, done: Done) {
+        match done {
+            Done::Prepared(prepared) => self.prepared(prepared),
+            Done::Started(index, started) => self.started(index, started),
+            Done::Restarted(index, exit, restarted) => self.restarted(index, exit, restarted),
+        }
+    }
+
+    /// Waits until something may have changed.
+    async fn wait(&mut self) -> Wake {
+        let deadline = self.deadline();
         let timeout = async {
             match deadline {
                 Some(deadline) => tokio::time::sleep_until(deadline).await,
@@ -102,10 +173,25 @@ impl Supervisor {
             }
         };
         tokio::select! {
-            changed = self.told.changed() => changed.is_ok(),
-            () = self.poke.notified() => true,
-            () = timeout => true,
+            changed = self.told.changed() => if changed.is_ok() { Wake::Hint } else { Wake::Ended },
+            () = self.poke.notified() => Wake::Hint,
+            Some(done) = self.work.join_next() => done.map_or(Wake::Due, Wake::Done),
+            Some(checked) = self.checks.join_next() => checked.map_or(Wake::Due, Wake::Checked),
+            () = timeout => Wake::Due,
         }
+    }
+
+    /// When there is something to do though nothing happens.
+    fn deadline(&self) -> Option<Instant> {
+        let held = self.containers.iter();
+        let containers = held.flat_map(|held| [held.kill_at(), held.check_at()]).flatten();
+        let start_timeout = order::next_timeout(&self.members()).map(|left| clock() + left);
+        containers.chain(start_timeout).chain(self.retry_at).min()
+    }
+
+    fn members(&self) -> Vec<Member<'_>> {
+        let now = clock();
+        self.containers.iter().map(|held| held.member(now)).collect()
     }
 
     /// Sends how the task is, when that is news to this link.
@@ -123,26 +209,19 @@ impl Supervisor {
 
     /// An essential container has ended, or the task could not start.
     fn must_stop(&self) -> bool {
-        self.observation.failure.is_some()
-            || self.containers.iter().any(|held| held.spec.essential && held.ended())
-    }
-
-    fn may_start(&self) -> bool {
-        self.containers.iter().any(Held::is_waiting)
+        self.observation.failure.is_some() || order::essential_ended(&self.members())
     }
 
     /// What was not started will not be.
-    fn forget_unstarted(&mut self, reason: Option<&str>) {
-        for held in self.containers.iter_mut().filter(|held| held.is_waiting()) {
-            held.gone(reason.map(str::to_owned));
-        }
+    fn forget_unstarted(&mut self) {
+        self.containers.iter_mut().filter(|held| held.is_waiting()).for_each(|held| held.gone(None));
     }
 
-    fn fail(&mut self, kind: StartFailureKind, container: Option<&str>, message: String) {
+    fn fail(&mut self, failed: Failed) {
+        let Failed { kind, container, message } = failed;
         tracing::info!(task = %self.observation.task.id, ?kind, message, "the task cannot start");
-        let failure = StartFailure { kind, container: container.map(str::to_owned), message, at: now() };
-        self.observation.failure.get_or_insert(failure);
-        self.forget_unstarted(None);
+        self.observation.failure.get_or_insert(StartFailure { kind, container, message, at: now() });
+        self.forget_unstarted();
     }
 }
 
@@ -153,4 +232,9 @@ const RETRY: Duration = Duration::from_millis(500);
 fn now() -> Timestamp {
     let since_epoch = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
     Timestamp(i64::try_from(since_epoch.as_millis()).unwrap_or(i64::MAX))
+}
+
+/// For deadlines, which a clock that is set must not move.
+fn clock() -> Instant {
+    Instant::now()
 }

@@ -1,9 +1,13 @@
 //! The containers of a task as its supervisor holds them, and how they are found again.
 
-use super::Supervisor;
-use crate::runtime::{self, ContainerState, Signal};
+use super::health::{self, Judge};
+use super::order::{Member, Stage};
+use super::restart::{Exit, Note, Unsettled};
+use super::{Supervisor, clock, now};
+use crate::runtime::{self, Signal};
 use longshore_model::Timestamp;
-use longshore_model::link::{self, ContainerObservation, ContainerSpec};
+use longshore_model::link::{ContainerObservation, ContainerSpec, ContainerState};
+use std::time::Duration;
 use tokio::time::Instant;
 
 /// The label that keeps the image's stop signal for an agent that adopts the container.
@@ -17,8 +21,14 @@ const LOST: &str = "CannotInspectContainerError: the container is gone and its e
 /// One container, and where it is on its way.
 pub struct Held {
     pub spec: ContainerSpec,
-    state: link::ContainerState,
+    state: ContainerState,
+    /// A start of it is under way beside the supervisor.
+    pub busy: bool,
+    /// It has ended, and may be started again.
+    pub unsettled: Option<Unsettled>,
     started_at: Option<Timestamp>,
+    first_start: Option<Instant>,
+    pub last_start: Option<Instant>,
     pub image_digest: Option<String>,
     pub stop_signal: Signal,
     /// When it is killed, once it was asked to stop.
@@ -26,41 +36,70 @@ pub struct Held {
     pub killed: bool,
     /// The runtime has it, and it was never started.
     pub made: bool,
+    pub judge: Judge,
+    pub checking: bool,
+    next_check: Option<Instant>,
+    pub restarts: u32,
 }
 
 impl Held {
     pub fn waiting(spec: ContainerSpec) -> Self {
         Self {
-            spec,
-            state: link::ContainerState::Waiting,
+            state: ContainerState::Waiting,
+            busy: false,
+            unsettled: None,
             started_at: None,
+            first_start: None,
+            last_start: None,
             image_digest: None,
             stop_signal: Signal::TERM,
             kill_at: None,
             killed: false,
             made: false,
+            judge: Judge::of(spec.health),
+            checking: false,
+            next_check: None,
+            restarts: spec.restarts,
+            spec,
         }
     }
 
+    pub fn state(&self) -> &ContainerState {
+        &self.state
+    }
+
     pub fn is_waiting(&self) -> bool {
-        self.state == link::ContainerState::Waiting
+        self.state == ContainerState::Waiting && !self.busy
     }
 
     pub fn is_running(&self) -> bool {
-        self.state == link::ContainerState::Running
-    }
-
-    pub fn ended(&self) -> bool {
-        matches!(self.state, link::ContainerState::Exited { .. } | link::ContainerState::Gone { .. })
+        self.state == ContainerState::Running && !self.busy
     }
 
     pub fn running(&mut self, since: Timestamp) {
-        self.started_at = Some(since);
-        self.state = link::ContainerState::Running;
+        let now = clock();
+        let start = started(now, since);
+        self.started_at.get_or_insert(since);
+        self.first_start.get_or_insert(start);
+        self.last_start = Some(start);
+        self.state = ContainerState::Running;
+        self.plan_check(now);
+    }
+
+    /// It goes on as running for everybody else; its health is to be found anew.
+    pub fn begin_restart(&mut self) {
+        self.busy = true;
+        self.state = ContainerState::Running;
+        self.judge = Judge::default();
+        self.next_check = None;
+    }
+
+    pub fn end(&mut self, state: ContainerState) {
+        self.state = state;
     }
 
     pub fn gone(&mut self, reason: Option<String>) {
-        self.state = link::ContainerState::Gone { reason };
+        self.state = ContainerState::Gone { reason };
     }
 
     pub fn observation(&self) -> ContainerObservation {
@@ -69,14 +108,32 @@ impl Held {
             state: self.state.clone(),
             started_at: self.started_at,
             image_digest: self.image_digest.clone(),
-            health: longshore_model::task::Health::Unknown,
-            restarts: 0,
+            health: self.judge.health,
+            restarts: self.restarts,
         }
+    }
+
+    pub fn member(&self, now: Instant) -> Member<'_> {
+        let stage = match &self.state {
+            ContainerState::Waiting if self.busy => Stage::Starting,
+            ContainerState::Waiting => Stage::Waiting,
+            ContainerState::Running => Stage::Running,
+            // What may yet be started again has not ended for the others.
+            ContainerState::Exited { .. } if self.unsettled.is_some() => Stage::Running,
+            ContainerState::Exited { code, .. } => Stage::Ended { code: Some(*code), ran: true },
+            ContainerState::Gone { .. } => Stage::Ended { code: None, ran: self.started_at.is_some() },
+        };
+        let since_start = self.first_start.map(|start| now.saturating_duration_since(start));
+        Member { spec: &self.spec, stage, health: self.judge.health, since_start }
     }
 
     /// When a container that was asked to stop is to be killed.
     pub fn kill_at(&self) -> Option<Instant> {
         self.kill_at.filter(|_| self.is_running() && !self.killed)
+    }
+
+    pub fn is_asked_to_stop(&self) -> bool {
+        self.kill_at.is_some()
     }
 
     /// Starts its time to stop; `false` when that has begun already.
@@ -86,8 +143,25 @@ impl Held {
         first
     }
 
+    /// A signal did not reach it, and is to be sent again.
+    pub fn not_signalled(&mut self) {
+        if !std::mem::take(&mut self.killed) {
+            self.kill_at = None;
+        }
+    }
+
+    /// When it is asked next whether it is well.
+    pub fn check_at(&self) -> Option<Instant> {
+        self.next_check.filter(|_| self.is_running() && !self.checking && !self.is_asked_to_stop())
+    }
+
+    pub fn plan_check(&mut self, now: Instant) {
+        let check = self.spec.health_check.as_ref().filter(|check| health::command(&check.command).is_some());
+        self.next_check = check.map(|check| now + Duration::from_secs(check.interval.into()));
+    }
+
     /// Takes in what the runtime says of it.
-    fn found(&mut self, found: &ContainerState) {
+    fn found(&mut self, found: &runtime::ContainerState) {
         if let Some(signal) = found.labels.get(STOP_SIGNAL_LABEL).and_then(|signal| signal.parse().ok()) {
             self.stop_signal = signal;
         }
@@ -97,17 +171,46 @@ impl Held {
         match found.status {
             // Made by an agent that was killed before it started it: made again by `start`.
             runtime::Status::Created => self.made = true,
-            runtime::Status::Running { started_at } => self.running(self.started_at.unwrap_or(started_at)),
+            runtime::Status::Running { .. } if self.is_running() => {}
+            runtime::Status::Running { started_at } => self.running(started_at),
             runtime::Status::Exited { code, exited_at, started_at, oom } => {
                 self.started_at = self.started_at.or(started_at);
                 let code = i32::try_from(code).unwrap_or(i32::MAX);
-                self.state = link::ContainerState::Exited { code, at: exited_at, out_of_memory: oom };
+                self.state = Exit { code, at: exited_at, out_of_memory: oom }.state();
+                let ran = started_at.map_or(0, |started_at| exited_at.since(started_at));
+                let ran = Duration::from_millis(u64::try_from(ran).unwrap_or(0));
+                self.unsettled = self.spec.restart_policy.as_ref().map(|_| Unsettled::Fresh { ran });
             }
             // Its creation was cut off half-way.
             runtime::Status::Lost if self.is_waiting() && !self.spec.was_running => self.made = true,
             runtime::Status::Lost => self.gone(Some(LOST.to_owned())),
         }
     }
+
+    /// Takes in what the runtime and an earlier agent's note say of it. `true`: the restart of which the note
+    /// tells was done.
+    fn found_with(&mut self, found: &runtime::ContainerState, note: Option<Note>) -> bool {
+        self.restarts = self.restarts.max(note.map_or(0, |note| note.count));
+        self.found(found);
+        let Some(exit) = note.and_then(|note| note.exit) else { return false };
+        let before_it = match found.status {
+            runtime::Status::Exited { exited_at, .. } => exited_at == exit.at,
+            runtime::Status::Created | runtime::Status::Lost => true,
+            runtime::Status::Running { .. } => false,
+        };
+        if before_it {
+            self.made = false;
+            self.state = exit.state();
+            self.unsettled = Some(Unsettled::UnderWay);
+        }
+        !before_it
+    }
+}
+
+/// The clock of deadlines at a time of day, which is an earlier agent's.
+fn started(at: Instant, since: Timestamp) -> Instant {
+    let ago = u64::try_from(now().since(since)).unwrap_or(0);
+    at.checked_sub(Duration::from_millis(ago)).unwrap_or(at)
 }
 
 impl Supervisor {
@@ -115,14 +218,19 @@ impl Supervisor {
     pub(super) async fn adopt(&mut self) {
         for index in 0..self.containers.len() {
             let found = self.inspect(index).await;
+            let note = self.containers.get(index).and_then(|held| self.read_note(held));
             let Some(held) = self.containers.get_mut(index) else { continue };
+            let mut restarted = false;
             match found {
-                Some(found) => held.found(&found),
+                Some(found) => restarted = held.found_with(&found, note),
                 None if held.spec.was_running => held.gone(Some(LOST.to_owned())),
                 None => {}
             }
-            let follow = (held.spec.log.is_some() && !held.is_waiting()).then(|| held.spec.clone());
-            if let Some(spec) = follow {
+            let (spec, waits, restarts) = (held.spec.clone(), held.is_waiting(), held.restarts);
+            if restarted {
+                self.write_note(&spec, Note { count: restarts, exit: None });
+            }
+            if spec.log.is_some() && !waits {
                 self.follow_output(&spec);
             }
         }
@@ -143,7 +251,7 @@ impl Supervisor {
     }
 
     /// Asks until the runtime answers: not knowing must not look like not being there.
-    async fn inspect(&self, index: usize) -> Option<ContainerState> {
+    async fn inspect(&self, index: usize) -> Option<runtime::ContainerState> {
         let id = &self.containers.get(index)?.spec.runtime_id;
         loop {
             match self.instance.runtime.inspect(id).await {

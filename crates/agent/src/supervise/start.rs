@@ -1,228 +1,127 @@
-//! Starting a task: its network, images, files and cgroup at the same time, then its containers in order.
+//! Starting a task: what its containers share, then each container when its dependencies allow.
+//! Invariant: nothing here waits; what takes time is done beside the supervisor, which takes in how it ended.
 
 use super::containers::{DIGEST_LABEL, STOP_SIGNAL_LABEL};
-use super::{Supervisor, now};
-use crate::agent::TASK_LABEL;
-use crate::cgroup::TaskLimits;
-use crate::image::{Image, ImageRef, PullPolicy};
-use crate::network::{Eni, files};
+use super::prepare::{Failed, Ground, Preparation, chain};
+use super::{Done, RETRY, Supervisor, now, order};
+use crate::agent::{Instance, TASK_LABEL};
+use crate::image::Image;
 use crate::runtime::{self, BindMount, Limits};
-use longshore_model::link::{Assignment, ContainerSpec, Goal, StartFailureKind, TaskNetwork};
+use longshore_model::link::{Assignment, ContainerSpec, StartFailureKind};
 use std::collections::BTreeMap;
-use std::error::Error;
 use std::io;
-use std::net::Ipv4Addr;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
+use std::sync::Arc;
 
 /// How often a container is tried on a runtime that is away: for about 20 seconds.
-const ATTEMPTS: u32 = 40;
+pub const ATTEMPTS: u32 = 40;
 const MEBIBYTE: u64 = 1 << 20;
 
-/// What could not be done, in the words of `stoppedReason`.
-struct Failed {
-    kind: StartFailureKind,
-    container: Option<String>,
-    message: String,
+/// Where a task is with what its containers share.
+#[derive(Default)]
+pub enum Standing {
+    #[default]
+    Nothing,
+    Preparing(tokio::task::AbortHandle),
+    Ready(Arc<Ground>),
 }
 
-impl Failed {
-    fn new(kind: StartFailureKind, container: Option<&str>, message: String) -> Self {
-        Self { kind, container: container.map(str::to_owned), message }
-    }
-}
-
-/// What the containers of a task share.
-struct Ground {
-    /// `None`: the machine's own network.
-    namespace: Option<PathBuf>,
-    mounts: Vec<BindMount>,
-    images: Vec<Image>,
+/// A container that was started.
+pub struct Running {
+    at: runtime::Started,
+    image: Image,
 }
 
 impl Supervisor {
-    pub(super) async fn start(&mut self) {
+    /// Starts what may start, and what that needs before.
+    pub(super) fn begin_starts(&mut self) {
+        if !self.containers.iter().any(super::Held::is_waiting) {
+            return;
+        }
+        match &self.standing {
+            Standing::Nothing => self.begin_preparation(),
+            Standing::Preparing(_) => {}
+            Standing::Ready(ground) => {
+                let ground = Arc::clone(ground);
+                for index in order::startable(&self.members()) {
+                    if let Err(failed) = self.begin_start(index, &ground) {
+                        return self.fail(failed);
+                    }
+                }
+            }
+        }
+    }
+
+    pub(super) fn prepared(&mut self, prepared: Result<Ground, Failed>) {
+        match prepared {
+            Ok(ground) => {
+                self.observation.pull_stopped_at.get_or_insert(now());
+                self.observation.connected_at.get_or_insert(now());
+                self.standing = Standing::Ready(Arc::new(ground));
+            }
+            Err(failed) => {
+                self.standing = Standing::Nothing;
+                self.fail(failed);
+            }
+        }
+    }
+
+    pub(super) fn started(&mut self, index: usize, started: Result<Running, Failed>) {
+        let Some(held) = self.containers.get_mut(index) else { return };
+        held.busy = false;
+        match started {
+            Ok(started) => {
+                held.image_digest = Some(started.image.digest.clone());
+                held.stop_signal = stop_signal(&started.image);
+                held.running(started.at.at);
+            }
+            Err(failed) => self.fail(failed),
+        }
+    }
+
+    /// A pull can take minutes: who stops a task does not wait for it.
+    pub(super) fn abandon_preparation(&mut self) {
+        if let Standing::Preparing(preparation) = &self.standing {
+            preparation.abort();
+            self.standing = Standing::Nothing;
+        }
+    }
+
+    fn begin_preparation(&mut self) {
         let assignment = self.told.borrow().assignment.clone();
         if let Some(container) = missing_group(&assignment) {
             let message = "failed to validate logger args: create stream has been retried 1 times: failed to create \
                            Cloudwatch log stream: ResourceNotFoundException: The specified log group does not exist.";
-            return self.fail(StartFailureKind::ResourceInitialization, Some(&container), message.to_owned());
+            let kind = StartFailureKind::ResourceInitialization;
+            return self.fail(Failed::new(kind, Some(&container), message.to_owned()));
         }
-        let Some(ground) = self.prepare_unless_stopped(&assignment).await else { return };
-        let ground = match ground {
-            Ok(ground) => ground,
-            Err(failed) => return self.fail(failed.kind, failed.container.as_deref(), failed.message),
-        };
-        for index in 0..self.containers.len() {
-            if !self.containers.get(index).is_some_and(super::Held::is_waiting) {
-                continue;
-            }
-            if let Err(failed) = self.start_container(index, &assignment, &ground).await {
-                return self.fail(failed.kind, failed.container.as_deref(), failed.message);
-            }
-        }
-    }
-
-    /// `None` when control changed its mind meanwhile: a pull can take minutes.
-    async fn prepare_unless_stopped(&mut self, assignment: &Assignment) -> Option<Result<Ground, Failed>> {
         self.observation.pull_started_at.get_or_insert(now());
-        let mut told = self.told.clone();
-        let stopped = async move {
-            let stopped =
-                told.wait_for(|told| told.forgotten || told.assignment.goal != Goal::Run).await.is_ok();
-            if !stopped {
-                // The agent ends, and with it this task.
-                std::future::pending::<()>().await;
-            }
-        };
-        let ground = tokio::select! {
-            ground = self.prepare(assignment) => ground,
-            () = stopped => return None,
-        };
-        if ground.is_ok() {
-            self.observation.pull_stopped_at.get_or_insert(now());
-            self.observation.connected_at.get_or_insert(now());
-        }
-        Some(ground)
+        let preparation = Preparation { instance: Arc::clone(&self.instance), assignment };
+        let preparing = self.work.spawn(async move { Done::Prepared(preparation.run().await) });
+        self.standing = Standing::Preparing(preparing);
     }
 
-    async fn prepare(&self, assignment: &Assignment) -> Result<Ground, Failed> {
-        let task = self.observation.task.id.to_string();
-        let initialization =
-            |message: String| Failed::new(StartFailureKind::ResourceInitialization, None, message);
-        let network = async {
-            let attached = self.attach(&task, &assignment.network).await;
-            attached.map_err(|error| initialization(format!("failed to configure the network: {error}")))
-        };
-        let images = async {
-            let pulls = assignment.containers.iter().map(|spec| self.pull(spec));
-            futures::future::try_join_all(pulls).await
-        };
-        let mounts = async {
-            self.files_and_cgroup(assignment).map_err(|error| {
-                initialization(format!("failed to prepare the task's files: {}", chain(&error)))
-            })
-        };
-        let (namespace, images, mounts) = tokio::try_join!(network, images, mounts)?;
-        Ok(Ground { namespace, mounts, images })
-    }
-
-    async fn attach(&self, task: &str, wanted: &TaskNetwork) -> Result<Option<PathBuf>, String> {
-        let network = &self.instance.network;
-        let namespace = match wanted {
-            TaskNetwork::Interface(interface) => network.attach(task, &Eni::from(interface)).await,
-            TaskNetwork::None => network.isolated(task).await,
-            TaskNetwork::Host => return Ok(network.instance_namespace().map(Path::to_owned)),
-            TaskNetwork::Bridge { .. } => return Err("this agent has no network mode bridge yet".to_owned()),
-        };
-        namespace.map(|namespace| Some(namespace.path)).map_err(|error| chain(&error))
-    }
-
-    async fn pull(&self, spec: &ContainerSpec) -> Result<Image, Failed> {
-        let failed = |message| Failed::new(StartFailureKind::CannotPullContainer, Some(&spec.name), message);
-        let reference: ImageRef = spec
-            .image
-            .parse()
-            .map_err(|error| failed(format!("invalid reference format: {}", chain(&error))))?;
-        let pulled =
-            self.instance.runtime.ensure_image(&reference, PullPolicy::PreferCached, None, None).await;
-        pulled.map_err(|error| failed(format!("failed to resolve ref {reference}: {}", chain(&error))))
-    }
-
-    /// Writes what the network gives the containers to read, and makes the cgroup that caps them together.
-    fn files_and_cgroup(&self, assignment: &Assignment) -> io::Result<Vec<BindMount>> {
-        let directory = self.instance.task_dir(assignment.task.id);
-        make_private_dir(&directory)?;
-        let hostname = &assignment.hostname;
-        let address = match &assignment.network {
-            TaskNetwork::Interface(interface) => interface.address,
-            TaskNetwork::Bridge { .. } | TaskNetwork::Host | TaskNetwork::None => Ipv4Addr::LOCALHOST,
-        };
-        let contents = [
-            ("hostname", files::etc_hostname(hostname)),
-            ("hosts", files::hosts(address, hostname)),
-            ("resolv.conf", files::resolv_of_this_machine()?),
-        ];
-        let mut mounts = Vec::new();
-        for (name, content) in contents {
-            let source = directory.join(name);
-            std::fs::write(&source, content)?;
-            mounts.push(BindMount { source, target: format!("/etc/{name}"), readonly: false });
-        }
-        let limits = TaskLimits {
-            cpu_units: Some(assignment.limits.cpu).filter(|cpu| *cpu > 0),
-            memory: Some(assignment.limits.memory * MEBIBYTE).filter(|memory| *memory > 0),
-            ..TaskLimits::default()
-        };
-        self.instance.cgroups.create_task(&assignment.task.id.to_string(), limits)?;
-        Ok(mounts)
-    }
-
-    async fn start_container(
-        &mut self,
-        index: usize,
-        assignment: &Assignment,
-        ground: &Ground,
-    ) -> Result<(), Failed> {
+    fn begin_start(&mut self, index: usize, ground: &Ground) -> Result<(), Failed> {
         let (Some(held), Some(image)) = (self.containers.get(index), ground.images.get(index)) else {
             return Ok(());
         };
-        let spec = held.spec.clone();
-        let container = self.container(&spec, image, assignment, ground);
+        let (spec, made, image) = (held.spec.clone(), held.made, image.clone());
+        let container = self.container(&spec, &image, &self.told.borrow().assignment, ground);
         if let Some(path) = &container.log_path {
             private_file(path).map_err(|error| {
                 Failed::new(StartFailureKind::CannotCreateContainer, Some(&spec.name), chain(&error))
             })?;
             self.follow_output(&spec);
         }
-        let started = self.create_and_start(&spec, &container, held.made).await?;
         if let Some(held) = self.containers.get_mut(index) {
-            held.image_digest = Some(image.digest.clone());
-            held.stop_signal = stop_signal(image);
-            held.running(started.at);
+            held.busy = true;
         }
+        let instance = Arc::clone(&self.instance);
+        self.work.spawn(async move {
+            let started = create_and_start(&instance, &spec, &container, made).await;
+            Done::Started(index, started.map(|at| Running { at, image }))
+        });
         Ok(())
-    }
-
-    /// Creates and starts it, waiting for a runtime that is away: containerd may be restarting.
-    async fn create_and_start(
-        &self,
-        spec: &ContainerSpec,
-        container: &runtime::ContainerSpec,
-        mut made: bool,
-    ) -> Result<runtime::Started, Failed> {
-        let runtime = &self.instance.runtime;
-        let mut attempt = 0;
-        loop {
-            attempt += 1;
-            let attempted = async {
-                if made {
-                    // One that was made and never started: by an agent that was killed in between, or just now.
-                    runtime.delete(&spec.runtime_id).await.map_err(runtime::CreateError::Runtime)?;
-                }
-                runtime.create(container).await
-            };
-            let away = match attempted.await {
-                Ok(_) => match runtime.start(&spec.runtime_id).await {
-                    Ok(started) => return Ok(started),
-                    Err(runtime::StartError::Runtime(error)) if is_away(&error) => error,
-                    Err(error) => {
-                        let kind = StartFailureKind::CannotStartContainer;
-                        return Err(Failed::new(kind, Some(&spec.name), chain(&error)));
-                    }
-                },
-                Err(runtime::CreateError::Runtime(error)) if is_away(&error) => error,
-                Err(error) => return Err(create_failed(spec, &error)),
-            };
-            if attempt == ATTEMPTS {
-                return Err(Failed::new(
-                    StartFailureKind::CannotCreateContainer,
-                    Some(&spec.name),
-                    chain(&away),
-                ));
-            }
-            made = true;
-            tokio::time::sleep(super::RETRY).await;
-        }
     }
 
     fn container(
@@ -263,7 +162,7 @@ impl Supervisor {
                 cpu_shares: Some(spec.cpu.max(2)),
                 ..Limits::default()
             },
-            mounts: ground.mounts.clone(),
+            mounts: mounts(spec, ground),
             readonly_rootfs: spec.readonly_root_filesystem,
             log_path: spec.log.as_ref().map(|_| self.log_path(spec)),
             ..runtime::ContainerSpec::default()
@@ -271,7 +170,62 @@ impl Supervisor {
     }
 }
 
-fn is_away(error: &runtime::Error) -> bool {
+/// Creates and starts it, waiting for a runtime that is away: containerd may be restarting.
+async fn create_and_start(
+    instance: &Instance,
+    spec: &ContainerSpec,
+    container: &runtime::ContainerSpec,
+    mut made: bool,
+) -> Result<runtime::Started, Failed> {
+    let runtime = &instance.runtime;
+    let mut attempt = 0;
+    loop {
+        attempt += 1;
+        let attempted = async {
+            if made {
+                // One that was made and never started: by an agent that was killed in between, or just now.
+                runtime.delete(&spec.runtime_id).await.map_err(runtime::CreateError::Runtime)?;
+            }
+            runtime.create(container).await
+        };
+        let away = match attempted.await {
+            Ok(_) => match runtime.start(&spec.runtime_id).await {
+                Ok(started) => return Ok(started),
+                Err(runtime::StartError::Runtime(error)) if is_away(&error) => error,
+                Err(error) => {
+                    let kind = StartFailureKind::CannotStartContainer;
+                    return Err(Failed::new(kind, Some(&spec.name), chain(&error)));
+                }
+            },
+            Err(runtime::CreateError::Runtime(error)) if is_away(&error) => error,
+            Err(error) => return Err(create_failed(spec, &error)),
+        };
+        if attempt == ATTEMPTS {
+            return Err(Failed::new(StartFailureKind::CannotCreateContainer, Some(&spec.name), chain(&away)));
+        }
+        made = true;
+        tokio::time::sleep(RETRY).await;
+    }
+}
+
+/// What every container of the task sees, then its volumes: outer ones first, and of two at one place its own.
+fn mounts(spec: &ContainerSpec, ground: &Ground) -> Vec<BindMount> {
+    let mut volumes: Vec<BindMount> = Vec::new();
+    for mount in &spec.mounts {
+        let taken = volumes.iter().any(|other| other.target == mount.container_path);
+        if let Some(source) = ground.volumes.get(&mount.volume).filter(|_| !taken) {
+            volumes.push(BindMount {
+                source: source.clone(),
+                target: mount.container_path.clone(),
+                readonly: mount.read_only,
+            });
+        }
+    }
+    volumes.sort_by_key(|mount| mount.target.split('/').filter(|part| !part.is_empty()).count());
+    ground.mounts.iter().cloned().chain(volumes).collect()
+}
+
+pub fn is_away(error: &runtime::Error) -> bool {
     matches!(error, runtime::Error::Unavailable { .. })
 }
 
@@ -297,27 +251,45 @@ fn stop_signal(image: &Image) -> runtime::Signal {
     named.unwrap_or(runtime::Signal::TERM)
 }
 
-/// An error with its causes, for the one line that a user reads.
-fn chain(error: &dyn Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(inner) = cause {
-        let inner_text = inner.to_string();
-        if !text.contains(&inner_text) {
-            text = format!("{text}: {inner_text}");
-        }
-        cause = inner.source();
-    }
-    text
-}
-
-fn make_private_dir(path: &Path) -> io::Result<()> {
-    use std::os::unix::fs::DirBuilderExt;
-    std::fs::DirBuilder::new().recursive(true).mode(0o700).create(path)
-}
-
 /// Makes the file that the container's output is appended to, readable by us alone.
 fn private_file(path: &PathBuf) -> io::Result<()> {
     use std::os::unix::fs::OpenOptionsExt;
     std::fs::OpenOptions::new().append(true).create(true).mode(0o600).open(path).map(drop)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use longshore_model::link::Mount;
+
+    #[test]
+    fn volumes_are_mounted_outer_first_and_once() {
+        let mount = |volume: &str, path: &str, read_only| Mount {
+            volume: volume.to_owned(),
+            container_path: path.to_owned(),
+            read_only,
+        };
+        let spec = ContainerSpec {
+            mounts: vec![
+                mount("a", "/data/inner", false),
+                mount("b", "/data", true),
+                mount("a", "/data", false),
+                mount("missing", "/x", false),
+            ],
+            ..order::tests::spec("app")
+        };
+        let volume = |name: &str| (name.to_owned(), PathBuf::from(format!("/volumes/{name}")));
+        let hosts = BindMount { source: "/hosts".into(), target: "/etc/hosts".into(), readonly: false };
+        let ground = Ground {
+            namespace: None,
+            mounts: vec![hosts],
+            volumes: [volume("a"), volume("b")].into(),
+            images: Vec::new(),
+        };
+        let said: Vec<String> = mounts(&spec, &ground)
+            .iter()
+            .map(|m| format!("{} {}{}", m.source.display(), m.target, if m.readonly { " ro" } else { "" }))
+            .collect();
+        assert_eq!(said, ["/hosts /etc/hosts", "/volumes/b /data ro", "/volumes/a /data/inner"]);
+    }
 }

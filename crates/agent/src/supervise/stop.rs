@@ -1,27 +1,27 @@
 //! Stopping a task, and releasing what it held.
 
-use super::{RETRY, Supervisor};
-use crate::runtime::Signal;
+use super::{RETRY, Supervisor, clock, order};
+use crate::runtime::{Error, Signal};
 use std::time::Duration;
-use tokio::time::Instant;
 
 type Failed = Box<dyn std::error::Error + Send + Sync>;
 
 impl Supervisor {
-    /// Asks the running containers to stop, and kills those whose time is over.
-    #[allow(clippy::disallowed_methods, reason = "the shell measures how long a stop takes")]
+    /// Asks the containers whose turn it is to stop, and kills those whose time is over. Each has its own time,
+    /// from its own signal on.
     pub(super) async fn stop_containers(&mut self) {
-        for held in &mut self.containers {
+        let now = clock();
+        let turn = order::stoppable(&self.members());
+        for (index, held) in self.containers.iter_mut().enumerate() {
             if !held.is_running() {
                 continue;
             }
-            let now = Instant::now();
             let timeout = Duration::from_secs(held.spec.stop_timeout.into());
-            let signal = if held.begin_stop(now + timeout) {
-                held.stop_signal
-            } else if held.kill_at().is_some_and(|kill_at| kill_at <= now) {
+            let signal = if held.kill_at().is_some_and(|kill_at| kill_at <= now) {
                 held.killed = true;
                 Signal::KILL
+            } else if turn.contains(&index) && held.begin_stop(now + timeout) {
+                held.stop_signal
             } else {
                 continue;
             };
@@ -31,6 +31,10 @@ impl Supervisor {
                     error = &error as &dyn std::error::Error,
                     "a container could not be signalled"
                 );
+                if matches!(error, Error::Unavailable { .. }) {
+                    held.not_signalled();
+                    self.retry_at = Some(now + RETRY);
+                }
             }
         }
     }
@@ -41,14 +45,19 @@ impl Supervisor {
         if self.observation.released {
             return;
         }
+        self.abandon_preparation();
+        // What is being started must be there before it can be removed.
+        while self.work.join_next().await.is_some() {}
         self.until_done(Self::remove_containers).await;
+        // They ended with their containers.
+        self.checks.abort_all();
         // Output is read to its end before the files go; deleting a container waits for its last lines to be there.
         futures::future::join_all(
             self.containers.iter().map(|held| self.instance.logs.finish(&held.spec.runtime_id)),
         )
         .await;
         self.until_done(Self::remove_ground).await;
-        self.forget_unstarted(None);
+        self.forget_unstarted();
         self.observation.released = true;
     }
 
