@@ -24,6 +24,8 @@ def measure(folder):
     with cloud(folder) as ours, moto(folder) as theirs:
         refuses_forgery(ours)
         sides = [Side(ours, load, folder), Side(theirs, load, folder)]
+        # Moto's task says STOPPED from the first look on; nothing runs there.
+        ours.until_running(sides[0].cluster, sides[0].task)
         figures = []
         for operation in ("DescribeTasks", "RegisterTaskDefinition"):
             for connections in CONNECTIONS:
@@ -40,19 +42,23 @@ def compared(operation, connections, ours, theirs):
 
 
 class Side:
-    """A server with one running task, and the requests for it."""
+    """A server with one task, and the requests for it."""
 
     def __init__(self, target, program, folder):
         self.target, self.program, self.folder = target, program, folder
         self.cluster = target.cluster("bench")
         definition = register_idle(target, "bench")
         (self.task,) = target.run(self.cluster, definition)
-        target.until_running(self.cluster, self.task)
         self.definition = target.ecs.describe_task_definition(taskDefinition=definition)["taskDefinition"]
 
     def load(self, operation, connections):
+        requests = getattr(self, operation)()
+        answer = Wire(self.target).send(requests[0])
+        # A task that is not there is answered with 200, too.
+        if not (answer.get("tasks") or answer.get("taskDefinition")):
+            raise Unmeasured(f"{operation} at {self.target.server.url} answers {answer}")
         path = self.folder / "requests.json"
-        path.write_text(json.dumps(getattr(self, operation)()))
+        path.write_text(json.dumps(requests))
         address = f"127.0.0.1:{self.target.server.port}"
         return json.loads(run(self.program, address, connections, WARM_UP, SECONDS, path))
 

@@ -1,7 +1,7 @@
 """Fifty tasks at once, and what the server takes of the machine while they run and nothing happens."""
 
+import contextlib
 import json
-import os
 import pathlib
 import re
 import time
@@ -15,7 +15,6 @@ TASKS = 50
 AT_ONCE = 10
 # How long nothing happens, in seconds.
 QUIET = 10
-MEBIBYTE = 1 << 20
 
 
 def measure(folder):
@@ -35,11 +34,9 @@ def measure(folder):
         busy = Processes(target)
         say(f"  nothing for {QUIET} s beside them")
         quiet_beside = busy.cpu_while_quiet()
-        template = Containerd(target).container_ids()[0]
-        others = arns[1:]
-        kept = [arn for arn in arns if arn.rpartition("/")[2] in template] or arns[:1]
-        others = [arn for arn in arns if arn not in kept]
-        stop(target, cluster, others)
+        # The floor makes its containers like this one.
+        stop(target, cluster, arns[1:])
+        template = Containerd(target).only_container()
         say(f"  {TASKS} containers at once without Longshore")
         alone = at_once_without(target, folder, floor, template)
     return [
@@ -116,27 +113,27 @@ class Processes:
         address = Containerd(target).socket
         (containerd,) = process_ids(str(target.server.data_dir / "containerd" / "config.toml"))
         shims = [pid for pid in process_ids(address) if pid != containerd]
-        self.longshore = status_bytes(self.pid, "VmRSS") / MEBIBYTE
-        self.containerd = status_bytes(containerd, "VmRSS") / MEBIBYTE
+        self.longshore = memory(self.pid, "status", "VmRSS")
+        self.containerd = memory(containerd, "status", "VmRSS")
         # They share their program's pages: each counts its part.
-        self.shims = sum(kilobytes(pid, "smaps_rollup", "Pss") for pid in shims) / MEBIBYTE
+        self.shims = sum(memory(pid, "smaps_rollup", "Pss") for pid in shims)
 
     def cpu_while_quiet(self):
         before = self.cpu()
         time.sleep(QUIET)
-        return self.cpu() - before
+        return sum(after - before.get(thread, 0) for thread, after in self.cpu().items())
 
     def cpu(self):
-        """Milliseconds of CPU time so far, as fine as the kernel's ticks."""
-        fields = pathlib.Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()
-        return (int(fields[11]) + int(fields[12])) * 1000 / os.sysconf("SC_CLK_TCK")
+        """Milliseconds of CPU time so far by thread: of those that live, and finer than the process's own sum in ticks."""
+        found = {}
+        for thread in pathlib.Path(f"/proc/{self.pid}/task").iterdir():
+            # A thread may end while it is looked at.
+            with contextlib.suppress(OSError):
+                found[thread.name] = int((thread / "schedstat").read_text().split()[0]) / 1e6
+        return found
 
 
-def status_bytes(pid, name):
-    return kilobytes(pid, "status", name)
-
-
-def kilobytes(pid, file, name):
-    """A value that the kernel gives in kB, in bytes."""
+def memory(pid, file, name):
+    """A value that the kernel gives in kB, in MiB."""
     text = pathlib.Path(f"/proc/{pid}/{file}").read_text()
-    return int(re.search(rf"^{name}:\s+(\d+) kB", text, re.MULTILINE)[1]) * 1024
+    return int(re.search(rf"^{name}:\s+(\d+) kB", text, re.MULTILINE)[1]) / 1024

@@ -71,7 +71,8 @@ def archive(folder):
 
 def register_idle(target, family):
     """A task definition of one container that does nothing; returns `family:revision`."""
-    return target.register(family, {"command": IDLE})
+    # Without a memory of the container's own, moto fails.
+    return target.register(family, {"command": IDLE, "memory": 256})
 
 
 class Wire:
@@ -159,8 +160,15 @@ class Containerd:
     def ctr(self, namespace, *words):
         return run("ctr", "--address", self.socket, "--namespace", namespace, *words)
 
-    def container_ids(self):
-        return self.ctr(self.namespace, "containers", "ls", "--quiet").split()
+    def only_container(self):
+        """The one that is left; those of tasks that just stopped are removed a moment later."""
+        end = time.monotonic() + DEADLINE
+        while time.monotonic() < end:
+            found = self.ctr(self.namespace, "containers", "ls", "--quiet").split()
+            if len(found) == 1:
+                return found[0]
+            time.sleep(0.1)
+        raise Unmeasured(f"not one container, but {found}")
 
     def container(self, name):
         return json.loads(self.ctr(self.namespace, "containers", "info", name))

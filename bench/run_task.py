@@ -24,7 +24,7 @@ def measure(folder):
         containerd = Containerd(target)
         # The floors make their containers like this one, which runs until the end.
         tasks.run()
-        (template,) = containerd.container_ids()
+        template = containerd.only_container()
         for _ in range(3):
             tasks.run_and_stop()
         tasks.forget()
@@ -106,8 +106,7 @@ class Floors:
     """The same container without Longshore, each way in milliseconds."""
 
     def __init__(self, folder, containerd, template, program):
-        self.folder, self.containerd_process, self.template = folder, containerd, template
-        self.program = program
+        self.folder, self.server, self.template, self.program = folder, containerd, template, program
         self.containerd, self.network, self.ctr, self.runc = [], [], [], []
         info = containerd.container(template)
         self.snapshotter, self.image, self.spec = info["Snapshotter"], info["Image"], info["Spec"]
@@ -121,11 +120,10 @@ class Floors:
             self.through_runc()
 
     def through_containerd(self, count):
-        containerd = self.containerd_process
         found = json.loads(
             run(
                 self.program,
-                *(containerd.socket, containerd.namespace, self.template, archive(self.folder), count),
+                *(self.server.socket, self.server.namespace, self.template, archive(self.folder), count),
                 environment={"TMPDIR": str(self.folder)},
             )
         )
@@ -133,13 +131,13 @@ class Floors:
         self.network += found["network_namespace"]
 
     def through_ctr(self):
-        name, containerd = self._name("ctr"), self.containerd_process
+        name, server = self._name("ctr"), self.server
         options = ["--detach", "--null-io", "--snapshotter", self.snapshotter, "--cgroup", self._cgroup(name)]
         start = time.perf_counter()
-        containerd.ctr(containerd.beside, "run", *options, self.image, name, *self.spec["process"]["args"])
+        server.ctr(server.beside, "run", *options, self.image, name, *self.spec["process"]["args"])
         self.ctr.append(since(start))
-        containerd.ctr(containerd.beside, "task", "rm", "--force", name)
-        containerd.ctr(containerd.beside, "containers", "rm", name)
+        server.ctr(server.beside, "task", "rm", "--force", name)
+        server.ctr(server.beside, "containers", "rm", name)
 
     def through_runc(self):
         name = self._name("runc")
@@ -174,7 +172,7 @@ class Floors:
 
     def _cgroup(self, name):
         # Below the server's own, which `longshore down` removes.
-        return f"/longshore-{self.containerd_process.server_hash}/floor/{name}"
+        return f"/longshore-{self.server.server_hash}/floor/{name}"
 
 
 def unpack(folder):

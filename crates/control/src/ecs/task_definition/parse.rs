@@ -16,10 +16,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 given_when_present!(
     ecs::ApplicationProtocol,
-    ecs::ContainerRestartPolicy,
     ecs::EphemeralStorage,
     ecs::FirelensConfiguration,
-    ecs::HealthCheck,
     ecs::IpcMode,
     ecs::LinuxParameters,
     ecs::PidMode,
@@ -56,7 +54,6 @@ pub fn definition(
     } = request;
     unsupported(&[
         ("taskRoleArn", task_role_arn.given()),
-        ("volumes", volumes.given()),
         ("placementConstraints", placement_constraints.given()),
         ("pidMode", pid_mode.given()),
         ("ipcMode", ipc_mode.given()),
@@ -213,12 +210,6 @@ fn container(given: ecs::ContainerDefinition, region: &str) -> Result<ContainerD
     } = given;
     unsupported(&[
         ("containerDefinitions.repositoryCredentials", repository_credentials.given()),
-        ("containerDefinitions.restartPolicy", restart_policy.given()),
-        ("containerDefinitions.mountPoints", mount_points.given()),
-        ("containerDefinitions.volumesFrom", volumes_from.given()),
-        ("containerDefinitions.dependsOn", depends_on.given()),
-        ("containerDefinitions.startTimeout", start_timeout.given()),
-        ("containerDefinitions.healthCheck", health_check.given()),
         ("containerDefinitions.links", links.given()),
         ("containerDefinitions.environmentFiles", environment_files.given()),
         ("containerDefinitions.linuxParameters", linux_parameters.given()),
