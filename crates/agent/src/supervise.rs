@@ -152,6 +152,7 @@ impl Supervisor {
         self.settle_for_good();
         self.abandon_preparation();
         self.forget_unstarted();
+        self.containers.iter_mut().for_each(Held::end_checks);
         self.stop_containers().await;
     }
 

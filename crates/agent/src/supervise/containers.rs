@@ -160,6 +160,11 @@ impl Held {
         self.next_check = check.map(|check| now + Duration::from_secs(check.interval.into()));
     }
 
+    /// A task that stops asks no more, also of those whose turn to stop has not come.
+    pub fn end_checks(&mut self) {
+        self.next_check = None;
+    }
+
     /// Takes in what the runtime says of it.
     fn found(&mut self, found: &runtime::ContainerState) {
         if let Some(signal) = found.labels.get(STOP_SIGNAL_LABEL).and_then(|signal| signal.parse().ok()) {
@@ -281,5 +286,84 @@ impl Supervisor {
 
     pub(super) fn log_path(&self, spec: &ContainerSpec) -> std::path::PathBuf {
         self.instance.task_dir(self.observation.task.id).join(format!("{}.log", spec.name))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::supervise::order;
+    use crate::supervise::restart::Unsettled::{Fresh, UnderWay};
+    use longshore_model::task_definition::{HealthCheck, RestartPolicy};
+
+    const START: Timestamp = Timestamp(1_000_000);
+    const EXIT: Timestamp = Timestamp(1_090_000);
+
+    fn held() -> Held {
+        let policy = RestartPolicy { enabled: true, ignored_exit_codes: Vec::new(), attempt_period: 60 };
+        let mut spec = order::tests::spec("app");
+        spec.was_running = true;
+        spec.restart_policy = Some(policy);
+        spec.health_check = Some(HealthCheck {
+            command: vec!["CMD".to_owned(), "true".to_owned()],
+            interval: 5,
+            timeout: 2,
+            retries: 1,
+            start_period: None,
+        });
+        Held::waiting(spec)
+    }
+
+    fn exited(at: Timestamp) -> runtime::Status {
+        runtime::Status::Exited { code: 3, exited_at: at, started_at: Some(START), oom: false }
+    }
+
+    /// An agent finds a container and a note: what it makes of them, and whether the noted restart was done.
+    fn check(status: runtime::Status, note: Option<(u32, bool)>, expected: (Option<Unsettled>, u32, bool)) {
+        let note = note.map(|(count, under_way)| Note {
+            count,
+            exit: under_way.then_some(Exit { code: 3, at: EXIT, out_of_memory: false }),
+        });
+        let found =
+            runtime::ContainerState { id: "app".to_owned(), labels: Default::default(), pid: 0, status };
+        let mut held = held();
+        let done = held.found_with(&found, note);
+        assert_eq!((held.unsettled, held.restarts, done), expected, "{status:?} {note:?}");
+        assert!(!held.is_waiting(), "it must not be created a second time");
+    }
+
+    #[test]
+    fn an_agent_that_was_killed_around_a_restart_counts_it_once() {
+        let fresh = Some(Fresh { ran: Duration::from_secs(90) });
+        let running = runtime::Status::Running { started_at: EXIT.plus_millis(100) };
+        check(exited(EXIT), None, (fresh, 0, false));
+        check(exited(EXIT), Some((1, true)), (Some(UnderWay), 1, false));
+        check(runtime::Status::Lost, Some((1, true)), (Some(UnderWay), 1, false));
+        check(runtime::Status::Created, Some((1, true)), (Some(UnderWay), 1, false));
+        check(running, Some((1, true)), (None, 1, true));
+        check(running, Some((1, false)), (None, 1, false));
+        // It ended once more after the restart.
+        let later = Some(Fresh { ran: Duration::from_secs(95) });
+        check(exited(EXIT.plus_millis(5000)), Some((1, true)), (later, 1, true));
+        check(runtime::Status::Lost, Some((1, false)), (None, 1, false));
+    }
+
+    #[test]
+    fn a_container_is_asked_after_each_interval_until_its_task_stops() {
+        let mut held = held();
+        held.running(now());
+        assert!(held.check_at().is_some());
+        held.checking = true;
+        assert_eq!(held.check_at(), None);
+        held.checking = false;
+        held.end_checks();
+        assert_eq!(
+            held.check_at(),
+            None,
+            "a deadline that nobody acts on would wake the supervisor for ever"
+        );
+        held.running(now());
+        held.begin_stop(clock());
+        assert_eq!(held.check_at(), None);
     }
 }

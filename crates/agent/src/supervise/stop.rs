@@ -58,6 +58,7 @@ impl Supervisor {
         .await;
         self.until_done(Self::remove_ground).await;
         self.forget_unstarted();
+        self.containers.iter_mut().for_each(super::Held::end_checks);
         self.observation.released = true;
     }
 
