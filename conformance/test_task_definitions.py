@@ -164,11 +164,10 @@ def test_what_is_refused(cloud, name, changes, message):
 @pytest.mark.parametrize(
     "field, value",
     [
-        ("dependsOn", [{"containerName": "main", "condition": "START"}]),
-        ("healthCheck", {"command": ["CMD-SHELL", "true"]}),
-        ("mountPoints", [{"sourceVolume": "data", "containerPath": "/data"}]),
         ("secrets", [{"name": "KEY", "valueFrom": "parameter"}]),
         ("privileged", True),
+        ("links", ["other"]),
+        ("dockerLabels", {"team": "payments"}),
     ],
 )
 def test_what_is_not_honoured_yet_is_refused_by_name(cloud, name, field, value):
