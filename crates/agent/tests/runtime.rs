@@ -39,6 +39,24 @@ async fn exit_codes_and_output_are_kept() {
 }
 
 #[tokio::test]
+async fn output_comes_whole_when_its_streams_do_not_end_together() {
+    let machine = Machine::start().await;
+    let (runtime, image) = machine.with_busybox().await;
+    let mut events = runtime.events();
+    let scripts = [
+        ("out", "echo err >&2; exec 2>&-; sleep 0.5; echo out"),
+        ("err", "echo out; exec >&-; sleep 0.5; echo err >&2"),
+    ];
+    for (id, script) in scripts {
+        run(&runtime, &machine.spec(&image, id, script)).await;
+        exit(&runtime, &mut events, id).await;
+        runtime.delete(id).await.unwrap();
+        let log = read(&machine.log(id));
+        assert_eq!(log.lines().collect::<std::collections::BTreeSet<_>>(), ["err", "out"].into(), "{id}");
+    }
+}
+
+#[tokio::test]
 async fn a_container_gets_what_its_specification_says() {
     let machine = Machine::start().await;
     let (runtime, image) = machine.with_busybox().await;

@@ -35,7 +35,7 @@ use super::{
     client::{Client, failed, unless_missing, unless_present},
     clock,
     exec::Execs,
-    spec,
+    output, spec,
     users::{self, User},
     watch,
 };
@@ -180,7 +180,7 @@ impl Runtime for ContainerdRuntime {
         self.remove_task(id).await?;
         let request = MountsRequest { snapshotter: self.snapshotter.clone(), key: id.into() };
         let mounts = self.client.snapshots().mounts(request).await.map_err(|a| start_error(id, &a))?;
-        let request = task_request(id, log_path, mounts.into_inner().mounts);
+        let request = task_request(id, log_path, mounts.into_inner().mounts).map_err(StartError::Runtime)?;
         self.client.tasks().create(request).await.map_err(|a| start_error(id, &a))?;
         self.start(id).await
     }
@@ -348,7 +348,8 @@ impl ContainerdRuntime {
     }
 
     async fn create_task(&self, spec: &ContainerSpec, mounts: Vec<Mount>) -> Result<Created, Attempt> {
-        let request = task_request(&spec.id, spec.log_path.as_deref(), mounts);
+        let request =
+            task_request(&spec.id, spec.log_path.as_deref(), mounts).map_err(CreateError::Runtime)?;
         match self.client.tasks().create(request).await {
             Ok(answer) => Ok(Created { pid: answer.into_inner().pid }),
             Err(answer) if answer.code() == Code::AlreadyExists => Err(Attempt::Occupied),
@@ -552,29 +553,15 @@ fn key(process: &Process) -> &str {
     if process.id.is_empty() { &process.container_id } else { &process.id }
 }
 
-fn task_request(id: &str, log_path: Option<&Path>, mounts: Vec<Mount>) -> CreateTaskRequest {
-    let output = log_path.map(file_uri).unwrap_or_default();
-    CreateTaskRequest {
+fn task_request(id: &str, log_path: Option<&Path>, mounts: Vec<Mount>) -> Result<CreateTaskRequest, Error> {
+    let (stdout, stderr) = log_path.map(output::names).transpose()?.unwrap_or_default();
+    Ok(CreateTaskRequest {
         container_id: id.into(),
         rootfs: mounts,
-        stdout: output.clone(),
-        stderr: output,
+        stdout,
+        stderr,
         ..CreateTaskRequest::default()
-    }
-}
-
-/// `file://` with the path's own bytes: containerd's shim opens the file to append.
-fn file_uri(path: &Path) -> String {
-    use std::fmt::Write;
-    let mut uri = String::from("file://");
-    for byte in path.as_os_str().as_encoded_bytes() {
-        if byte.is_ascii_alphanumeric() || b"/-_.~".contains(byte) {
-            uri.push(char::from(*byte));
-        } else {
-            let _ = write!(uri, "%{byte:02X}");
-        }
-    }
-    uri
+    })
 }
 
 pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

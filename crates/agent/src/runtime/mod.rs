@@ -7,6 +7,7 @@ pub(crate) mod client;
 mod clock;
 mod containerd;
 mod exec;
+pub(crate) mod output;
 mod seccomp;
 mod spec;
 pub mod supervisor;

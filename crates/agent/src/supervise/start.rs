@@ -9,8 +9,6 @@ use crate::image::Image;
 use crate::runtime::{self, BindMount, Limits};
 use longshore_model::link::{Assignment, ContainerSpec, StartFailureKind};
 use std::collections::BTreeMap;
-use std::io;
-use std::path::PathBuf;
 use std::sync::Arc;
 
 /// How often a container is tried on a runtime that is away: for about 20 seconds.
@@ -108,7 +106,7 @@ impl Supervisor {
         let (spec, made, image) = (held.spec.clone(), held.made, image.clone());
         let container = self.container(&spec, &image, &self.told.borrow().assignment, ground);
         if let Some(path) = &container.log_path {
-            private_file(path).map_err(|error| {
+            runtime::output::make(path).map_err(|error| {
                 Failed::new(StartFailureKind::CannotCreateContainer, Some(&spec.name), chain(&error))
             })?;
             self.follow_output(&spec);
@@ -251,16 +249,11 @@ fn stop_signal(image: &Image) -> runtime::Signal {
     named.unwrap_or(runtime::Signal::TERM)
 }
 
-/// Makes the file that the container's output is appended to, readable by us alone.
-fn private_file(path: &PathBuf) -> io::Result<()> {
-    use std::os::unix::fs::OpenOptionsExt;
-    std::fs::OpenOptions::new().append(true).create(true).mode(0o600).open(path).map(drop)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use longshore_model::link::Mount;
+    use std::path::PathBuf;
 
     #[test]
     fn volumes_are_mounted_outer_first_and_once() {
