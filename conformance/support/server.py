@@ -100,10 +100,13 @@ class Server:
     def down(self):
         self.run("down")
 
+    def command(self, *arguments):
+        return [BINARY, *arguments, "--data-dir", self.data_dir]
+
     def run(self, *arguments, deadline=120):
         """A `longshore` command on this data directory; returns its standard output."""
         result = subprocess.run(
-            [BINARY, *arguments, "--data-dir", self.data_dir],
+            self.command(*arguments),
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,

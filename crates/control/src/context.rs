@@ -1,7 +1,7 @@
 //! What every handler and reconciler works with. Invariant: the clock and chance are read here and passed on.
 
 use crate::log_store::LogStore;
-use longshore_engine::{View, default_vpc};
+use longshore_engine::{View, default_vpc, events};
 use longshore_model::id::IdSource;
 use longshore_model::vpc::{Cidr, OpenedRegion};
 use longshore_model::{Scope, Timestamp, Transaction};
@@ -61,6 +61,7 @@ impl Context {
             if transaction.is_empty() {
                 return Ok(decided);
             }
+            events::add(&snapshot.view, &mut transaction, self.now(), &mut RandomIds);
             match self.store.commit(transaction.into_commit()).await.map_err(CommitError::Store)? {
                 Outcome::Committed(_) => return Ok(decided),
                 Outcome::Conflict { .. } if turn.is_none() => turn = Some(self.turn.lock().await),

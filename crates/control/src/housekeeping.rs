@@ -1,19 +1,28 @@
 //! Forgets what is old: STOPPED tasks, deleted definitions that nothing uses, log events past their retention.
 
 use crate::context::{CommitError, Context};
-use longshore_engine::retention;
+use longshore_engine::{View, events, retention};
+use longshore_model::change::Key;
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::time::Instant;
 
 /// Between two rounds. What is forgotten was kept for hours, so a minute more does not matter.
 const PERIOD: Duration = Duration::from_secs(60);
+/// Between two looks at how many events there are, which are many more than other records.
+const EVENTS_PERIOD: Duration = Duration::from_secs(5);
 /// Records deleted by one commit: etcd takes 128 operations in a transaction.
 const AT_ONCE: usize = 100;
 
 pub async fn run(context: Arc<Context>) {
+    let mut rounds = tokio::time::interval_at(Instant::now() + PERIOD, PERIOD);
+    let mut surplus = tokio::time::interval(EVENTS_PERIOD);
     loop {
-        tokio::time::sleep(PERIOD).await;
-        if let Err(error) = round(&context).await {
+        let done = tokio::select! {
+            _ = rounds.tick() => round(&context).await,
+            _ = surplus.tick() => forget(&context, |view| events::to_forget(view, AT_ONCE)).await,
+        };
+        if let Err(error) = done {
             tracing::warn!(error = &error as &dyn std::error::Error, "housekeeping is put off");
         }
     }
@@ -22,19 +31,24 @@ pub async fn run(context: Arc<Context>) {
 async fn round(context: &Context) -> Result<(), CommitError> {
     let now = context.now();
     let keep = context.config.keep_stopped_tasks;
+    forget(context, |view| retention::to_forget(view, now, keep, AT_ONCE)).await?;
+    crate::logs::apply_retention(context, now).await;
+    Ok(())
+}
+
+/// Deletes what `which` names until it names nothing more.
+async fn forget(context: &Context, which: impl Fn(&View) -> Vec<Key>) -> Result<(), CommitError> {
     loop {
         let forgotten = context
             .commit::<_, CommitError, _>(|snapshot, transaction| {
-                let keys = retention::to_forget(&snapshot.view, now, keep, AT_ONCE);
+                let keys = which(&snapshot.view);
                 let count = keys.len();
                 keys.into_iter().for_each(|key| transaction.delete(key));
                 Ok(count)
             })
             .await?;
         if forgotten < AT_ONCE {
-            break;
+            return Ok(());
         }
     }
-    crate::logs::apply_retention(context, now).await;
-    Ok(())
 }

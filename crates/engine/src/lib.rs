@@ -3,6 +3,7 @@
 
 pub mod assignment;
 pub mod default_vpc;
+pub mod events;
 pub mod lifecycle;
 pub mod placement;
 pub mod registration;

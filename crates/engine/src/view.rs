@@ -6,6 +6,7 @@ use imbl::{OrdMap, OrdSet};
 use longshore_model::change::{Change, Key, Undecodable};
 use longshore_model::cluster::Cluster;
 use longshore_model::container_instance::{ContainerInstance, Placements};
+use longshore_model::event::Event;
 use longshore_model::log_group::LogGroup;
 use longshore_model::record::{Record, decode};
 use longshore_model::task::{ClientToken, LastStatus, LaunchType, Task};
@@ -30,6 +31,8 @@ pub struct View {
     pub network_interfaces: Table<NetworkInterface>,
     pub log_groups: Table<LogGroup>,
     pub client_tokens: Table<ClientToken>,
+    /// What was not read yet by all who want to know.
+    pub events: Table<Event>,
     stopped: OrdSet<(Timestamp, Key)>,
     tokens_by_age: OrdSet<(Timestamp, Key)>,
     tasks_by_instance: OrdMap<ContainerInstanceId, OrdSet<Key>>,
@@ -260,6 +263,7 @@ impl longshore_model::change::View for View {
             Subnet::TABLE => self.subnets.apply(change),
             SecurityGroup::TABLE => self.security_groups.apply(change),
             NetworkInterface::TABLE => self.apply_network_interface(change),
+            Event::TABLE => self.events.apply(change),
             LogGroup::TABLE => self.log_groups.apply(change),
             other => {
                 Err(Undecodable { key: change.key.clone(), reason: format!("no table is named `{other}`") })

@@ -5,7 +5,12 @@ use crate::Outcome;
 use longshore_agent::image::ImageRef;
 use longshore_agent::runtime::Runtime;
 use longshore_control::Context;
+use longshore_control::ecs::event::render;
 use longshore_engine::why;
+use longshore_model::Record;
+use longshore_model::event::Event;
+use longshore_model::record::decode;
+use longshore_store::Followed;
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -19,6 +24,8 @@ pub enum Ask {
     LoadImage { file: PathBuf, tag: Option<String> },
     /// Explain a task.
     Why { arn: String },
+    /// Tell the events that are kept, then, if asked to, those that come.
+    Events { follow: bool },
     /// End the server; containers go on.
     Stop,
 }
@@ -64,7 +71,8 @@ pub async fn serve(socket: &Path, admin: Admin) -> Outcome {
 async fn converse(stream: UnixStream, admin: &Admin) -> std::io::Result<()> {
     let (read, mut write) = stream.into_split();
     let mut line = String::new();
-    BufReader::new(read.take(LONGEST)).read_line(&mut line).await?;
+    let mut read = BufReader::new(read.take(LONGEST));
+    read.read_line(&mut line).await?;
     let answer = match serde_json::from_str(&line) {
         Err(error) => Answer::Failed(format!("this is not a question: {error}")),
         Ok(Ask::Stop) => {
@@ -75,9 +83,49 @@ async fn converse(stream: UnixStream, admin: &Admin) -> std::io::Result<()> {
             Ok(causes) => Answer::Done(causes),
             Err(wrong) => Answer::Failed(wrong),
         },
+        Ok(Ask::Events { follow }) => {
+            let mut more = String::new();
+            tokio::select! {
+                told = tell_events(admin, follow, &mut write) => told?,
+                // Nobody listens any more.
+                _ = read.read_line(&mut more) => return Ok(()),
+            }
+        }
         Ok(Ask::LoadImage { file, tag }) => load(admin, &file, tag.as_deref(), &mut write).await,
     };
     say(&mut write, &answer).await
+}
+
+async fn tell_events(
+    admin: &Admin,
+    follow: bool,
+    write: &mut tokio::net::unix::OwnedWriteHalf,
+) -> std::io::Result<Answer> {
+    let store = &admin.context.store;
+    // Followed first: what is committed in between is in the snapshot and is told once.
+    let mut follower = store.follow();
+    let snapshot = store.snapshot();
+    for event in snapshot.view.events.iter() {
+        say(write, &Answer::Progress(render(&snapshot.view, event).to_string())).await?;
+    }
+    if !follow {
+        return Ok(Answer::Done(Vec::new()));
+    }
+    while let Some(followed) = follower.next().await {
+        let Followed::Batch(batch) = followed else {
+            let missed = "some events came faster than they were read: ask again for those that are kept";
+            return Ok(Answer::Failed(missed.to_owned()));
+        };
+        if batch.version > snapshot.version {
+            let view = admin.context.view();
+            let written = batch.changes.iter().filter(|change| change.key.table() == Event::TABLE);
+            for value in written.filter_map(|change| change.value.as_deref()) {
+                let event: Event = decode(value)?;
+                say(write, &Answer::Progress(render(&view, &event).to_string())).await?;
+            }
+        }
+    }
+    Ok(Answer::Done(Vec::new()))
 }
 
 async fn load(

@@ -99,6 +99,19 @@ pub struct WhyArgs {
     pub data_dir: PathBuf,
 }
 
+#[derive(Debug, Args)]
+pub struct EventsArgs {
+    /// Go on with what changes from now on, until interrupted.
+    #[arg(long, short)]
+    pub follow: bool,
+    /// How to print them; json is EventBridge's form, one event a line.
+    #[arg(long, value_enum, default_value_t)]
+    pub output: Output,
+    /// The data directory that `longshore up` was given.
+    #[arg(long, env = "LONGSHORE_DATA_DIR", value_name = "DIR", default_value = DATA_DIR)]
+    pub data_dir: PathBuf,
+}
+
 #[derive(Clone, Copy, Debug, Default, ValueEnum)]
 pub enum Output {
     /// Numbered lines, for people.

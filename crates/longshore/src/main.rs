@@ -7,6 +7,7 @@ mod credentials;
 mod data_dir;
 mod down;
 mod env;
+mod events;
 mod image;
 mod machine;
 mod server;
@@ -35,6 +36,8 @@ enum Command {
     Env(config::EnvArgs),
     /// Say why a task is where it is, cause by cause.
     Why(config::WhyArgs),
+    /// Print the state changes of tasks and container instances, as EventBridge passes them on.
+    Events(config::EventsArgs),
     /// Images that tasks run.
     Image {
         #[command(subcommand)]
@@ -58,6 +61,7 @@ fn main() -> ExitCode {
             Command::Down(args) => down::run(args).await,
             Command::Env(args) => env::run(args),
             Command::Why(args) => why::run(args).await,
+            Command::Events(args) => events::run(args).await,
             Command::Image { command } => image::run(command).await,
         }
     });

@@ -49,6 +49,15 @@ impl Transaction {
         self.commit.writes.is_empty()
     }
 
+    /// The version that the decision is made on.
+    pub fn read(&self) -> Version {
+        self.commit.read
+    }
+
+    pub fn writes(&self) -> &[Write] {
+        &self.commit.writes
+    }
+
     pub fn into_commit(self) -> Commit {
         self.commit
     }

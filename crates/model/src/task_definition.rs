@@ -189,7 +189,7 @@ pub struct RestartPolicy {
 }
 
 impl RestartPolicy {
-    pub const DEFAULT_ATTEMPT_PERIOD: u32 = 60;
+    pub const DEFAULT_ATTEMPT_PERIOD: u32 = 300;
 }
 
 /// Files that the containers of a task share.

@@ -2,6 +2,7 @@
 
 mod cluster;
 mod container_instance;
+pub mod event;
 mod page;
 mod placement;
 mod reference;

@@ -1,0 +1,49 @@
+//! State changes that users can react to. Invariant: an event is written by the commit that makes the change it tells of.
+
+use crate::change::{Key, Version};
+use crate::container_instance::ContainerInstance;
+use crate::record::Record;
+use crate::scope::Scope;
+use crate::task::Task;
+use crate::time::Timestamp;
+use serde::{Deserialize, Serialize};
+
+/// One change of one resource, to be told once.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Event {
+    /// A UUID.
+    pub id: String,
+    pub at: Timestamp,
+    /// The version that the change was decided on. Who changes a record has read its last change, so the events of one
+    /// resource are in the order of these.
+    pub decided_at: Version,
+    /// Its place among the events of its commit.
+    pub place: u32,
+    pub subject: Subject,
+}
+
+/// What has changed, as the change left it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Subject {
+    Task(Box<Task>),
+    ContainerInstance(Box<ContainerInstance>),
+}
+
+impl Subject {
+    /// `None` for capacity that belongs to no account.
+    pub fn scope(&self) -> Option<&Scope> {
+        match self {
+            Self::Task(task) => Some(&task.scope),
+            Self::ContainerInstance(instance) => instance.membership().map(|member| &member.scope),
+        }
+    }
+}
+
+impl Record for Event {
+    const TABLE: &'static str = "event";
+
+    /// Keys are in the order of the events of each resource; the digits keep that order as text.
+    fn key(&self) -> Key {
+        Key::new(format!("{}/{:020}/{:06}/{}", Self::TABLE, self.decided_at.0, self.place, self.id))
+    }
+}
