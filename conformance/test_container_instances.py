@@ -192,3 +192,60 @@ def test_an_instance_is_deregistered(start, load, name):
     stopped = cloud.until_stopped("default", task["taskArn"])
     assert stopped["stoppedReason"] == "Container instance deregistration forced by user"
     until("its process is gone", lambda: not find_processes("731509"))
+
+
+def test_an_instance_without_an_agent_is_registered_and_takes_no_tasks(cloud, cluster, name):
+    number = lambda name, amount: {"name": name, "type": "INTEGER", "integerValue": amount}
+    given = {
+        "cluster": cluster,
+        "instanceIdentityDocument": '{"instanceId": "i-0123456789abcdef0", "region": "us-east-1"}',
+        "totalResources": [
+            number("CPU", 2048),
+            number("MEMORY", 4096),
+            {"name": "PORTS", "type": "STRINGSET", "stringSetValue": ["22", "2376"]},
+        ],
+        "versionInfo": {"agentVersion": "1.0.0", "dockerVersion": "containerd"},
+        "attributes": [{"name": "ecs.os-type", "value": "linux"}, {"name": "rack", "value": "r1"}],
+        "tags": [{"key": "team", "value": "payments"}],
+    }
+    registered = cloud.ecs.register_container_instance(**given)["containerInstance"]
+    arn = registered["containerInstanceArn"]
+    assert (registered["status"], registered["agentConnected"], registered["version"]) == ("ACTIVE", False, 1)
+    assert registered["ec2InstanceId"] == "i-0123456789abcdef0"
+    assert registered["tags"] == given["tags"]
+    assert [resource(registered, kind, "CPU") for kind in ("registeredResources", "remainingResources")] == [2048] * 2
+    assert resource(registered, "remainingResources", "PORTS") == ["22", "2376"]
+    assert cloud.ecs.list_container_instances(cluster=cluster)["containerInstanceArns"] == [arn]
+    define(cloud, name, "host", idle())
+    answer = cloud.ecs.run_task(cluster=cluster, taskDefinition=name)
+    assert (answer["tasks"], answer["failures"][0]["reason"]) == ([], "AGENT")
+    given["totalResources"][0]["integerValue"] = 1024
+    again = cloud.ecs.register_container_instance(**given, containerInstanceArn=arn)["containerInstance"]
+    assert (again["containerInstanceArn"], resource(again, "registeredResources", "CPU")) == (arn, 1024)
+    gone = cloud.ecs.deregister_container_instance(cluster=cluster, containerInstance=arn)["containerInstance"]
+    assert gone["status"] == "INACTIVE"
+
+
+def test_what_cannot_be_registered_or_updated(cloud, instances, cluster):
+    cpu = [{"name": "CPU", "type": "INTEGER", "integerValue": 1}]
+    memory = cpu[0] | {"name": "MEMORY"}
+    for given, message in (
+        ({}, "totalResources must have CPU"),
+        ({"totalResources": cpu}, "totalResources must have MEMORY"),
+        ({"totalResources": [cpu[0] | {"integerValue": -1}]}, "CPU needs an integerValue above 0"),
+        ({"totalResources": [cpu[0] | {"name": "DISK"}]}, "'DISK' is not supported"),
+        ({"instanceIdentityDocument": "x"}, ""),
+    ):
+        with refused("InvalidParameterException", message):
+            cloud.ecs.register_container_instance(cluster=cluster, **given)
+    with refused("InvalidParameterException", "not found"):
+        arn = instances[0].replace(instances[0].rpartition("/")[2], OTHER)
+        cloud.ecs.register_container_instance(
+            cluster=CLUSTER, totalResources=[*cpu, memory], containerInstanceArn=arn
+        )
+    with refused("ClientException", "is connected"):
+        cloud.ecs.register_container_instance(
+            cluster=CLUSTER, totalResources=[*cpu, memory], containerInstanceArn=instances[0]
+        )
+    with refused("NoUpdateAvailableException", "no update available"):
+        cloud.ecs.update_container_agent(cluster=CLUSTER, containerInstance=instances[0])

@@ -16,7 +16,10 @@ const IN_PART: &str = "\n## In part\n\n\
     reached from the machine.\n\
     - `assignPublicIp`: every task reaches the outside by the machine's address; none has a public address yet.\n\
     - `containerInsights` is kept and shown; there are no metrics yet.\n\
-    - `platformVersion` 1.3.0, 1.4.0 and LATEST all run as 1.4.0.\n";
+    - `platformVersion` 1.3.0, 1.4.0 and LATEST all run as 1.4.0.\n\
+    - `RegisterContainerInstance` keeps what it is told, for agents that are not Longshore's; nothing verifies \
+    `instanceIdentityDocumentSignature`, and until an agent connects the instance takes no tasks. Longshore's own agents \
+    register by their link.\n";
 
 /// The page, whole.
 pub fn page(services: &Services, refused: &Refused) -> String {

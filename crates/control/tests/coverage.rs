@@ -90,6 +90,10 @@ fn in_order(operation: &str, input: &'static Schema) -> Value {
         members.take("containerDefinitions");
         members.push("containerDefinitions", Value::List(vec![container]));
     }
+    // On instances, which are what RunTask chooses by itself, it would ask for instances first.
+    if let ("RunTask", Value::Map(members)) = (operation, &mut request) {
+        members.push("launchType", text("FARGATE"));
+    }
     request
 }
 

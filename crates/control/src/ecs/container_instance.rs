@@ -2,8 +2,10 @@
 //! Follows <https://docs.aws.amazon.com/AmazonECS/latest/APIReference/API_ContainerInstance.html>.
 
 mod attribute;
+mod register;
 
 pub use attribute::{delete as delete_attributes, list as list_attributes, put as put_attributes};
+pub use register::register;
 
 use super::page::{Order, page};
 use super::{failure, invalid, reference, tag};
@@ -11,11 +13,11 @@ use crate::api::Call;
 use crate::refuse::{Given, unsupported};
 use longshore_ecs as ecs;
 use longshore_engine::{View, lifecycle};
-use longshore_model::Resources;
 use longshore_model::cluster::Cluster;
 use longshore_model::container_instance::{Capacity, ContainerInstance, Membership, Status, arn_of};
 use longshore_model::task::{LastStatus, Stop, StopCode, Task};
 use longshore_model::task_definition::Protocol;
+use longshore_model::{Resources, Transaction};
 use longshore_wire::Timestamp;
 use std::sync::Arc;
 
@@ -119,6 +121,9 @@ pub async fn update_state(
     })
 }
 
+/// Tasks that one commit stops: etcd takes 128 operations in a transaction.
+const AT_ONCE: usize = 40;
+
 /// Takes an instance out of its cluster. Without force its tasks must have ended before; with force they are
 /// stopped, and are orphans until its agent has stopped them.
 pub async fn deregister(
@@ -128,32 +133,57 @@ pub async fn deregister(
     let ecs::DeregisterContainerInstanceRequest { cluster, container_instance, force } = request;
     let force = force.unwrap_or(false);
     let now = call.context.now();
-    let gone = call
-        .context
-        .commit::<_, ecs::Error, _>(|snapshot, transaction| {
-            let view = &snapshot.view;
-            let cluster = reference::cluster(view, call.scope(), cluster.as_deref())?;
-            let instance = find(view, &cluster, &container_instance)?
-                .ok()
-                .filter(|instance| !has_status(instance, Status::Inactive))
-                .ok_or_else(|| invalid("Referenced container instance not found."))?;
-            let tasks: Vec<&Arc<Task>> = view.tasks_on(instance.id).collect();
-            if !tasks.is_empty() && !force {
-                return Err(invalid("Found running tasks on the instance."));
-            }
-            for task in tasks {
-                let why = Stop { code: StopCode::UserInitiated, reason: DEREGISTERED.to_owned() };
-                if let Some(next) = lifecycle::stop(task, why, now) {
-                    transaction.update(&next);
-                }
-            }
-            let next = with_status(&instance, Status::Inactive);
-            transaction.update(&next);
-            Ok(next)
-        })
-        .await?;
+    let step = |view: &View, transaction: &mut Transaction| {
+        let cluster = reference::cluster(view, call.scope(), cluster.as_deref())?;
+        let instance = find(view, &cluster, &container_instance)?
+            .ok()
+            .filter(|instance| !has_status(instance, Status::Inactive))
+            .ok_or_else(|| invalid("Referenced container instance not found."))?;
+        if !force && view.task_count_on(instance.id) > 0 {
+            return Err(invalid("Found running tasks on the instance."));
+        }
+        let why = Stop { code: StopCode::UserInitiated, reason: DEREGISTERED.to_owned() };
+        let to_stop = |task: &Arc<Task>| lifecycle::stop(task, why.clone(), now);
+        let stopping: Vec<Task> = view.tasks_on(instance.id).filter_map(to_stop).take(AT_ONCE).collect();
+        stopping.iter().for_each(|task| transaction.update(task));
+        if stopping.len() == AT_ONCE {
+            return Ok(None);
+        }
+        let next = with_status(&instance, Status::Inactive);
+        transaction.update(&next);
+        Ok(Some(next))
+    };
+    let gone = loop {
+        let stepped = call.context.commit(|snapshot, transaction| step(&snapshot.view, transaction)).await?;
+        if let Some(gone) = stepped {
+            break gone;
+        }
+    };
     let rendered = render(&call.context.view(), &gone, true);
     Ok(ecs::DeregisterContainerInstanceResponse { container_instance: Some(rendered) })
+}
+
+/// Agents are updated with the machine's packages. Of an instance whose agent is this server's version there is nothing
+/// to update.
+pub async fn update_agent(
+    call: Call,
+    request: ecs::UpdateContainerAgentRequest,
+) -> Result<ecs::UpdateContainerAgentResponse, ecs::Error> {
+    let ecs::UpdateContainerAgentRequest { cluster, container_instance } = request;
+    let view = call.context.view();
+    let cluster = reference::cluster(&view, call.scope(), cluster.as_deref())?;
+    let instance = find(&view, &cluster, &container_instance)?;
+    let instance = instance.map_err(|_| invalid("Referenced container instance not found."))?;
+    let ours = env!("CARGO_PKG_VERSION");
+    let theirs = &instance.agent.agent;
+    if theirs == ours {
+        let message = "There is no update available for your container agent.";
+        return Err(ecs::Error::NoUpdateAvailableException(message.to_owned()));
+    }
+    Err(ecs::Error::ClientException(format!(
+        "The agent of this container instance has version {theirs}, the control plane {ours}. Install longshore {ours} \
+         on the machine and start its agent again; its tasks run on meanwhile."
+    )))
 }
 
 /// An instance by its id or ARN; `Err` has the ARN that names none.

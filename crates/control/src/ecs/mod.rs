@@ -35,6 +35,8 @@ pub fn routes() -> Routes {
         .on::<op::ListContainerInstances, _, _, _>(container_instance::list)
         .on::<op::UpdateContainerInstancesState, _, _, _>(container_instance::update_state)
         .on::<op::DeregisterContainerInstance, _, _, _>(container_instance::deregister)
+        .on::<op::RegisterContainerInstance, _, _, _>(container_instance::register)
+        .on::<op::UpdateContainerAgent, _, _, _>(container_instance::update_agent)
         .on::<op::PutAttributes, _, _, _>(container_instance::put_attributes)
         .on::<op::ListAttributes, _, _, _>(container_instance::list_attributes)
         .on::<op::DeleteAttributes, _, _, _>(container_instance::delete_attributes)

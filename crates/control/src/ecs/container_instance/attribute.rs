@@ -153,6 +153,14 @@ fn target(
 
 fn check(attribute: &ecs::Attribute) -> Result<(), ecs::Error> {
     let name = &attribute.name;
+    check_name(name)?;
+    if is_built_in(name) {
+        return Err(invalid(format!("The attribute {name} is the machine's own.")));
+    }
+    check_value(name, attribute.value.as_deref().unwrap_or_default())
+}
+
+pub fn check_name(name: &str) -> Result<(), ecs::Error> {
     let is_allowed = |b: u8| b.is_ascii_alphanumeric() || b"-_./".contains(&b);
     if !(1..=128).contains(&name.len()) || !name.bytes().all(is_allowed) {
         return Err(invalid(format!(
@@ -160,10 +168,10 @@ fn check(attribute: &ecs::Attribute) -> Result<(), ecs::Error> {
              '{name}'."
         )));
     }
-    if is_built_in(name) {
-        return Err(invalid(format!("The attribute {name} is the machine's own.")));
-    }
-    let value = attribute.value.as_deref().unwrap_or_default();
+    Ok(())
+}
+
+pub fn check_value(name: &str, value: &str) -> Result<(), ecs::Error> {
     let is_allowed = |c: char| c.is_ascii_alphanumeric() || "-_.@:/\\ ".contains(c);
     if value.len() > 128 || !value.chars().all(is_allowed) || value.trim() != value {
         return Err(invalid(format!(
