@@ -6,6 +6,7 @@ pub mod default_vpc;
 pub mod events;
 pub mod lifecycle;
 pub mod placement;
+pub mod query;
 pub mod registration;
 pub mod retention;
 #[cfg(test)]

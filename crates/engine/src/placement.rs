@@ -1,20 +1,29 @@
-//! Places Fargate tasks. Invariant: a plan never exceeds an instance's free CPU or memory, and never gives an
-//! address that is taken.
+//! Places tasks. Invariant: a plan never exceeds an instance's free CPU or memory, never gives an address or a port
+//! that is taken, and breaks no constraint.
 
-use crate::view::View;
-use longshore_model::container_instance::{Capacity, ContainerInstance, Placements, Status};
-use longshore_model::id::{IdSource, stable_hash};
+mod address;
+mod choose;
+mod ports;
+mod rules;
+
+pub use address::{RESERVED_FIRST, RESERVED_LAST};
+pub use rules::Reason;
+
+use crate::view::{Pool, View};
+use address::Address;
+use longshore_model::cluster::Cluster;
+use longshore_model::container_instance::{ContainerInstance, Placements, Status, ZONE};
+use longshore_model::id::IdSource;
 use longshore_model::placement::{PlacementConstraint, PlacementStrategy};
-use longshore_model::resources::Kind;
 use longshore_model::task::{
-    Attachment, Container, ContainerStatus, DesiredStatus, Health, HostPort, LastStatus, LaunchType,
-    Overrides, Task, Times,
+    Attachment, Container, ContainerOverride, ContainerStatus, DesiredStatus, Health, HostPort, LastStatus,
+    LaunchType, Overrides, Task, Times,
 };
-use longshore_model::task_definition::{NetworkMode, Protocol, TaskDefinition};
+use longshore_model::task_definition::TaskDefinition;
 use longshore_model::vpc::{MacAddress, NetworkInterface, Subnet};
 use longshore_model::{ContainerInstanceId, Resources, Scope, Tags, Timestamp, Transaction};
-use std::collections::{BTreeMap, BTreeSet};
-use std::net::Ipv4Addr;
+use rules::Rules;
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 /// What RunTask asks for, already checked.
@@ -52,68 +61,92 @@ pub struct Placement {
     pub failures: Vec<Failure>,
 }
 
-/// Why a task found no place; rendered as the `reason` of a RunTask failure.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Failure {
-    /// There is no such instance in the cluster.
-    Missing,
-    /// The instance was deregistered.
-    Inactive,
-    /// No instance with a connected agent offers the capacity.
-    Agent,
-    /// None runs the task's CPU architecture.
-    Attribute,
-    Cpu,
-    Memory,
-    /// A port of the instance that the task needs is taken.
-    Ports,
-    /// None of the subnets is in the instance's availability zone.
-    Location,
-    /// The subnets have no free address.
-    NetworkInterface,
+/// Why a task found no place.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Failure {
+    /// The container instance that refused it; none where no one instance did.
+    pub on: Option<ContainerInstanceId>,
+    pub reason: Reason,
 }
 
-impl Failure {
-    pub fn reason(self) -> &'static str {
-        match self {
-            Self::Missing => "MISSING",
-            Self::Inactive => "INACTIVE",
-            Self::Agent => "AGENT",
-            Self::Attribute => "ATTRIBUTE",
-            Self::Cpu => "RESOURCE:CPU",
-            Self::Memory => "RESOURCE:MEMORY",
-            Self::Ports => "RESOURCE:PORTS",
-            Self::Location => "LOCATION",
-            Self::NetworkInterface => "RESOURCE:ENI",
-        }
-    }
-
-    pub fn detail(self) -> &'static str {
-        match self {
-            Self::Missing => "The cluster has no such container instance.",
-            Self::Inactive => "The container instance is deregistered.",
-            Self::Agent => "No instance that could run the task has a connected agent.",
-            Self::Attribute => "No instance that could run the task has its CPU architecture.",
-            Self::Cpu => "No instance that could run the task has enough CPU units left.",
-            Self::Memory => "No instance that could run the task has enough memory left.",
-            Self::Ports => "Every instance is already using a port required by your task.",
-            Self::Location => "None of the subnets is in the availability zone of an instance with room.",
-            Self::NetworkInterface => "The subnets have no free addresses.",
-        }
-    }
-}
+/// The most instances that one answer names.
+const NAMED_AT_MOST: usize = 100;
 
 pub fn place(view: &View, request: &Request, now: Timestamp, ids: &mut dyn IdSource) -> Placement {
-    let mut room = Room::of(view, request);
+    let rules = Rules::of(request);
+    // Each task is held in a copy, which costs nothing, so that the next one finds what is left.
+    let mut view = view.clone();
     let mut placement = Placement::default();
+    let mut unplaced = 0;
     for number in 0..request.count {
         let named = request.instances.as_ref().and_then(|named| named.get(number as usize).copied());
-        match room.take(request, named, ids) {
-            Ok(spot) => placement.tasks.push(new_task(request, spot, now, ids)),
-            Err(failure) => placement.failures.push(failure),
+        match take(&view, request, &rules, named, ids) {
+            Ok(spot) => {
+                let (task, network_interface) = new_task(request, spot, now, ids);
+                view.hold(&task, network_interface.as_ref());
+                placement.tasks.push((task, network_interface));
+            }
+            Err(reason) if named.is_some() => placement.failures.push(Failure { on: named, reason }),
+            Err(reason) if request.launch_type == LaunchType::Fargate => {
+                placement.failures.push(Failure { on: None, reason });
+            }
+            Err(_) => unplaced += 1,
         }
     }
+    if unplaced > 0 {
+        placement.failures.extend(failures_by_instance(&view, request, &rules));
+    }
     placement
+}
+
+/// What keeps each instance of the cluster from taking one such task now; an instance that is told nothing takes it.
+pub fn explain(view: &View, request: &Request) -> Vec<(Arc<ContainerInstance>, Vec<Reason>)> {
+    let rules = Rules::of(request);
+    let of = |instance: &Arc<ContainerInstance>| {
+        let reasons = rules.refusals(view, request, instance).collect();
+        (Arc::clone(instance), reasons)
+    };
+    candidates(view, request).map(of).collect()
+}
+
+/// As AWS answers: each instance with what kept it from taking a task.
+fn failures_by_instance(view: &View, request: &Request, rules: &Rules) -> Vec<Failure> {
+    let refused = candidates(view, request).filter_map(|instance| {
+        let reason = rules.refusals(view, request, instance).next()?;
+        Some(Failure { on: Some(instance.id), reason })
+    });
+    let failures: Vec<Failure> = refused.take(NAMED_AT_MOST).collect();
+    if failures.is_empty() { vec![Failure { on: None, reason: Reason::Agent }] } else { failures }
+}
+
+/// The instances that such tasks are for, also those that take none now.
+fn candidates<'a>(view: &'a View, request: &'a Request) -> impl Iterator<Item = &'a Arc<ContainerInstance>> {
+    let fargate = request.launch_type == LaunchType::Fargate;
+    let of_fargate = view.container_instances.iter().filter(move |i| fargate && i.membership().is_none());
+    let of_cluster = view.instances_of(&request.scope, &request.cluster).filter(move |instance| {
+        let active = |status| status != Status::Inactive;
+        let member = instance.membership().filter(|member| active(member.status));
+        !fargate && member.is_some_and(|member| member.launch_type == request.launch_type)
+    });
+    of_fargate.chain(of_cluster)
+}
+
+/// What a task takes from its instance: the task's own size, or what its containers ask for.
+pub fn size(overrides: &Overrides, definition: &TaskDefinition) -> Resources {
+    let containers = definition.containers.iter().fold(Resources::default(), |sum, container| {
+        let changed = overrides.containers.iter().find(|changed| changed.name == container.name);
+        let of = |choose: fn(&ContainerOverride) -> Option<u64>| changed.and_then(choose);
+        let reserved = of(|c| c.memory_reservation).or(container.memory_reservation);
+        let hard = of(|c| c.memory).or(container.memory);
+        sum.plus(Resources {
+            cpu: of(|c| c.cpu).unwrap_or(container.cpu),
+            memory: reserved.or(hard).unwrap_or(0),
+        })
+    });
+    Resources {
+        cpu: overrides.cpu.or(definition.cpu).unwrap_or(containers.cpu),
+        memory: overrides.memory.or(definition.memory).unwrap_or(containers.memory),
+    }
 }
 
 /// Writes a placement, guarded so that two placements cannot use the same room.
@@ -141,241 +174,60 @@ struct Spot {
     host_ports: Vec<HostPort>,
 }
 
-struct Address {
-    subnet: Arc<Subnet>,
-    network_interface: String,
-    address: Ipv4Addr,
+/// A place on the named instance, or on any.
+fn take(
+    view: &View,
+    request: &Request,
+    rules: &Rules,
+    named: Option<ContainerInstanceId>,
+    ids: &mut dyn IdSource,
+) -> Result<Spot, Reason> {
+    let instance = match named {
+        Some(id) => named_instance(view, request, rules, id)?,
+        None => choose::choose(view, request, rules, ids).ok_or_else(|| closest(view, request, rules))?,
+    };
+    let network = match &request.network {
+        None => None,
+        Some(network) => {
+            let zone = zone_of(&instance);
+            let found = address::choose(view, network, zone, ids.ec2("eni"));
+            Some(found.ok_or(Reason::NetworkInterface)?)
+        }
+    };
+    let host_ports = ports::choose(view, &instance, &request.definition).ok_or(Reason::Ports)?;
+    Ok(Spot { instance, network, host_ports })
 }
 
-/// What is still free while a plan is being made.
-struct Room<'a> {
-    view: &'a View,
-    instances: BTreeMap<ContainerInstanceId, Free>,
-    any_connected: bool,
-    subnets: Vec<(u64, Arc<Subnet>)>,
-    taken: BTreeSet<Ipv4Addr>,
+/// An instance that StartTask names, which may be DRAINING.
+fn named_instance(
+    view: &View,
+    request: &Request,
+    rules: &Rules,
+    id: ContainerInstanceId,
+) -> Result<Arc<ContainerInstance>, Reason> {
+    let instance = view.container_instance(id).ok_or(Reason::Missing)?;
+    let member = instance.membership().filter(|m| m.scope == request.scope && m.cluster == request.cluster);
+    if member.ok_or(Reason::Missing)?.status == Status::Inactive {
+        return Err(Reason::Inactive);
+    }
+    let refusal = rules.refusals(view, request, instance).find(|reason| *reason != Reason::Draining);
+    refusal.map_or_else(|| Ok(Arc::clone(instance)), Err)
 }
 
-struct Free {
-    instance: Arc<ContainerInstance>,
-    resources: Resources,
-    tasks: usize,
-    ports: BTreeSet<(Protocol, u16)>,
-}
-
-impl<'a> Room<'a> {
-    fn of(view: &'a View, request: &Request) -> Self {
-        let offering = || view.container_instances.iter().filter(|i| offers(i, request));
-        let connected = || offering().filter(|instance| instance.agent_connected);
-        let architecture = request.definition.cpu_architecture;
-        // A definition that names no architecture runs wherever there is capacity.
-        let fits =
-            |i: &&Arc<ContainerInstance>| architecture.is_none_or(|wanted| wanted == i.cpu_architecture);
-        let free = |i: &Arc<ContainerInstance>| {
-            let resources = i.resources.minus(view.used_on(i.id));
-            let used = view.tasks_on(i.id).flat_map(|task| &task.host_ports);
-            let ports =
-                used.map(|port| (port.protocol, port.host_port)).chain(i.ports.reserved.iter().copied());
-            let free = Free {
-                instance: Arc::clone(i),
-                resources,
-                tasks: view.task_count_on(i.id),
-                ports: ports.collect(),
-            };
-            (i.id, free)
-        };
-        let subnets = request.network.iter().flat_map(|network| &network.subnets);
-        Self {
-            view,
-            instances: connected().filter(fits).map(free).collect(),
-            any_connected: connected().next().is_some(),
-            subnets: subnets.map(|s| (view.addresses_used(&s.id), Arc::clone(s))).collect(),
-            taken: BTreeSet::new(),
-        }
-    }
-
-    /// A place on the named instance, or on any.
-    fn take(
-        &mut self,
-        request: &Request,
-        named: Option<ContainerInstanceId>,
-        ids: &mut dyn IdSource,
-    ) -> Result<Spot, Failure> {
-        if let Some(id) = named {
-            self.check_named(request, id)?;
-        }
-        let id = self.choose_instance(request, named)?;
-        let network = match &request.network {
-            None => None,
-            Some(_) => {
-                let network_interface = ids.ec2("eni");
-                let zone = self.instances.get(&id).and_then(|free| zone_of(&free.instance));
-                let (subnet, address) = self
-                    .choose_address(&network_interface, zone.as_deref())
-                    .ok_or(Failure::NetworkInterface)?;
-                self.taken.insert(address);
-                Some(Address { subnet, network_interface, address })
-            }
-        };
-        let free = self.instances.get_mut(&id).ok_or(Failure::Agent)?;
-        free.resources = free.resources.minus(request.size);
-        free.tasks += 1;
-        let host_ports = free.take_ports(&request.definition).ok_or(Failure::Ports)?;
-        Ok(Spot { instance: Arc::clone(&free.instance), network, host_ports })
-    }
-
-    /// What keeps an instance from being given a task by its name.
-    fn check_named(&self, request: &Request, id: ContainerInstanceId) -> Result<(), Failure> {
-        let instance = self.view.container_instance(id).ok_or(Failure::Missing)?;
-        let member =
-            instance.membership().filter(|m| m.scope == request.scope && m.cluster == request.cluster);
-        match member.ok_or(Failure::Missing)?.status {
-            Status::Inactive => Err(Failure::Inactive),
-            Status::Active | Status::Draining if !instance.agent_connected => Err(Failure::Agent),
-            Status::Active | Status::Draining => Ok(()),
-        }
-    }
-
-    /// The instance with the fewest tasks among those with room.
-    fn choose_instance(
-        &self,
-        request: &Request,
-        named: Option<ContainerInstanceId>,
-    ) -> Result<ContainerInstanceId, Failure> {
-        let allowed = |id: &ContainerInstanceId| named.is_none_or(|named| named == *id);
-        let lacks = |free: &Free| match free.resources.lacks(request.size) {
-            Some(Kind::Cpu) => Some(Failure::Cpu),
-            Some(Kind::Memory) => Some(Failure::Memory),
-            None if !free.has_ports(&request.definition) => Some(Failure::Ports),
-            None if !free.is_near(request) => Some(Failure::Location),
-            None => None,
-        };
-        let fitting = self.instances.iter().filter(|(id, free)| allowed(id) && lacks(free).is_none());
-        if let Some((id, _)) = fitting.min_by_key(|(id, free)| (free.tasks, **id)) {
-            return Ok(*id);
-        }
-        let none = if self.any_connected { Failure::Attribute } else { Failure::Agent };
-        let refused = self.instances.iter().filter(|(id, _)| allowed(id)).filter_map(|(_, free)| lacks(free));
-        Err(refused.max().unwrap_or(none))
-    }
-
-    /// An address of the subnet with the fewest in use that has one left.
-    fn choose_address(
-        &mut self,
-        network_interface: &str,
-        zone: Option<&str>,
-    ) -> Option<(Arc<Subnet>, Ipv4Addr)> {
-        self.subnets.sort_by_key(|(used, _)| *used);
-        for index in 0..self.subnets.len() {
-            let Some((_, subnet)) = self.subnets.get(index) else { continue };
-            let subnet = Arc::clone(subnet);
-            if zone.is_some_and(|zone| zone != subnet.availability_zone) {
-                continue;
-            }
-            if let Some(address) = self.free_address(&subnet, network_interface) {
-                if let Some((used, _)) = self.subnets.get_mut(index) {
-                    *used += 1;
-                }
-                return Some((subnet, address));
-            }
-        }
-        None
-    }
-
-    /// Starts looking at a place that depends on the interface, so that an address just given back is not the
-    /// next one to be used: peers may still hold connections to it.
-    fn free_address(&self, subnet: &Subnet, network_interface: &str) -> Option<Ipv4Addr> {
-        let usable = subnet.cidr.size().checked_sub(RESERVED_FIRST + RESERVED_LAST).filter(|n| *n > 0)?;
-        let start = stable_hash(network_interface.bytes()) % usable;
-        (0..usable)
-            .filter_map(|step| subnet.cidr.nth(RESERVED_FIRST + (start + step) % usable))
-            .find(|address| !self.is_taken(&subnet.network, *address))
-    }
-
-    fn is_taken(&self, network: &str, address: Ipv4Addr) -> bool {
-        let key = NetworkInterface::key_of(network, address);
-        self.taken.contains(&address) || self.view.network_interfaces.get(&key).is_some()
-    }
-}
-
-/// Whether an instance is there for such tasks at all. One that StartTask names may be draining.
-fn offers(instance: &ContainerInstance, request: &Request) -> bool {
-    let named = request.instances.is_some();
-    match (&instance.capacity, request.launch_type) {
-        (Capacity::Fargate, LaunchType::Fargate) => true,
-        (Capacity::Cluster(member), LaunchType::Ec2 | LaunchType::External) => {
-            member.scope == request.scope
-                && member.cluster == request.cluster
-                && member.launch_type == request.launch_type
-                && (member.status == Status::Active || named && member.status == Status::Draining)
-        }
-        (Capacity::Fargate, LaunchType::Ec2 | LaunchType::External)
-        | (Capacity::Cluster(_), LaunchType::Fargate) => false,
-    }
-}
-
-impl Free {
-    /// Whether one of the subnets is in the instance's availability zone.
-    fn is_near(&self, request: &Request) -> bool {
-        let (Some(zone), Some(network)) = (zone_of(&self.instance), &request.network) else { return true };
-        network.subnets.iter().any(|subnet| subnet.availability_zone == zone)
-    }
-
-    fn has_ports(&self, definition: &TaskDefinition) -> bool {
-        self.choose_ports(definition).is_some()
-    }
-
-    fn take_ports(&mut self, definition: &TaskDefinition) -> Option<Vec<HostPort>> {
-        let chosen = self.choose_ports(definition)?;
-        self.ports.extend(chosen.iter().map(|port| (port.protocol, port.host_port)));
-        Some(chosen)
-    }
-
-    /// The ports of the instance that a task's containers are given; `None` where one of them is taken.
-    fn choose_ports(&self, definition: &TaskDefinition) -> Option<Vec<HostPort>> {
-        let mode = definition.mode();
-        let mut chosen: Vec<HostPort> = Vec::new();
-        if matches!(mode, NetworkMode::Awsvpc | NetworkMode::None) {
-            return Some(chosen);
-        }
-        for container in &definition.containers {
-            for mapping in &container.port_mappings {
-                let protocol = mapping.protocol.unwrap_or_default();
-                let is_free = |port: u16| {
-                    !self.ports.contains(&(protocol, port))
-                        && !chosen.iter().any(|c| c.protocol == protocol && c.host_port == port)
-                };
-                let fixed = match mode {
-                    NetworkMode::Host => Some(mapping.container_port),
-                    NetworkMode::Awsvpc | NetworkMode::Bridge | NetworkMode::None => {
-                        mapping.host_port.filter(|port| *port != 0)
-                    }
-                };
-                let (first, last) = self.instance.ports.dynamic;
-                let host_port = match fixed {
-                    Some(port) => Some(port).filter(|port| is_free(*port)),
-                    None => (first..=last).find(|port| is_free(*port)),
-                }?;
-                chosen.push(HostPort {
-                    container: container.name.clone(),
-                    container_port: mapping.container_port,
-                    host_port,
-                    protocol,
-                });
-            }
-        }
-        Some(chosen)
-    }
+/// The reason of the instance that came closest to taking the task.
+fn closest(view: &View, request: &Request, rules: &Rules) -> Reason {
+    let refusals = candidates(view, request).filter_map(|i| rules.refusals(view, request, i).next());
+    refusals.max().unwrap_or(Reason::Agent)
 }
 
 /// The zone of a cluster's instance; Fargate capacity is in every zone.
-fn zone_of(instance: &ContainerInstance) -> Option<String> {
-    instance.membership().and_then(|_| instance.attributes.get(ZONE).cloned())
+fn zone_of(instance: &ContainerInstance) -> Option<&str> {
+    instance.membership().and_then(|_| instance.attributes.get(ZONE).map(String::as_str))
 }
 
-/// AWS keeps the first four addresses of a subnet and the last one.
-pub const RESERVED_FIRST: u64 = 4;
-pub const RESERVED_LAST: u64 = 1;
+fn pool_of(request: &Request) -> Pool {
+    Pool::of_cluster(Cluster::key_of(&request.scope, &request.cluster), request.launch_type)
+}
 
 fn new_task(
     request: &Request,
@@ -450,9 +302,6 @@ fn network_interface(request: &Request, task: &Task, now: Timestamp) -> Option<N
         created_at: now,
     })
 }
-
-/// The attribute that says which availability zone an instance is in.
-pub const ZONE: &str = "ecs.availability-zone";
 
 #[cfg(test)]
 mod tests;

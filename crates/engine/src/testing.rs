@@ -134,7 +134,7 @@ pub fn request(view: &View, count: u32) -> Request {
         definition: Arc::new(definition()),
         count,
         overrides: Overrides::default(),
-        size: definition().resources(),
+        size: crate::placement::size(&Overrides::default(), &definition()),
         launch_type: LaunchType::Fargate,
         network: Some(Network {
             subnets: view.subnets.iter().cloned().collect(),

@@ -2,6 +2,10 @@
 //!
 //! Invariant: the indexes hold exactly what the tables say, kept as changes arrive; cloning is O(1).
 
+mod capacity;
+
+pub use capacity::{Capacity, Group, Orders, Pool, Zone};
+
 use imbl::{OrdMap, OrdSet};
 use longshore_model::change::{Change, Key, Undecodable};
 use longshore_model::cluster::Cluster;
@@ -35,8 +39,7 @@ pub struct View {
     pub events: Table<Event>,
     stopped: OrdSet<(Timestamp, Key)>,
     tokens_by_age: OrdSet<(Timestamp, Key)>,
-    tasks_by_instance: OrdMap<ContainerInstanceId, OrdSet<Key>>,
-    used_by_instance: OrdMap<ContainerInstanceId, Resources>,
+    capacity: Capacity,
     addresses_used: OrdMap<String, u64>,
     counts_by_cluster: OrdMap<(Key, LaunchType), TaskCounts>,
     instances_by_cluster: OrdMap<Key, OrdSet<ContainerInstanceId>>,
@@ -87,11 +90,11 @@ impl View {
 
     /// The tasks that hold a place on an instance, those about to be released among them.
     pub fn tasks_on(&self, instance: ContainerInstanceId) -> impl Iterator<Item = &Arc<Task>> {
-        self.tasks_by_instance.get(&instance).into_iter().flatten().filter_map(|key| self.tasks.get(key))
+        self.capacity.tasks_on(instance).filter_map(|key| self.tasks.get(key))
     }
 
     pub fn task_count_on(&self, instance: ContainerInstanceId) -> usize {
-        self.tasks_by_instance.get(&instance).map_or(0, OrdSet::len)
+        self.capacity.task_count_on(instance)
     }
 
     /// The STOPPED tasks that ended before `when`, oldest first.
@@ -106,7 +109,22 @@ impl View {
 
     /// What the tasks on an instance take from it.
     pub fn used_on(&self, instance: ContainerInstanceId) -> Resources {
-        self.used_by_instance.get(&instance).copied().unwrap_or_default()
+        self.capacity.used_on(instance)
+    }
+
+    pub fn capacity(&self) -> &Capacity {
+        &self.capacity
+    }
+
+    /// Takes in a placed task before it is committed, for those that are placed after it.
+    pub fn hold(&mut self, task: &Task, network_interface: Option<&NetworkInterface>) {
+        let key = task.key();
+        self.capacity.change_task(&key, None, Some(task));
+        self.tasks.rows.insert(key, Arc::new(task.clone()));
+        if let Some(held) = network_interface {
+            *self.addresses_used.entry(held.subnet.clone()).or_default() += 1;
+            self.network_interfaces.rows.insert(held.key(), Arc::new(held.clone()));
+        }
     }
 
     /// The tasks of a cluster that were asked for with a launch type.
@@ -140,6 +158,7 @@ impl View {
         let before = self.tasks.get(&change.key).cloned();
         self.tasks.apply(change)?;
         let after = self.tasks.get(&change.key).cloned();
+        self.capacity.change_task(&change.key, before.as_deref(), after.as_deref());
         if let Some(task) = before {
             self.count(&change.key, &task, Sign::Minus);
         }
@@ -157,24 +176,6 @@ impl View {
                 Sign::Plus => self.stopped.insert(entry),
                 Sign::Minus => self.stopped.remove(&entry),
             };
-            return;
-        }
-        let instance = task.container_instance;
-        let keys = self.tasks_by_instance.entry(instance).or_default();
-        let used = self.used_by_instance.entry(instance).or_default();
-        match sign {
-            Sign::Plus => {
-                keys.insert(key.clone());
-                *used = used.plus(task.size);
-            }
-            Sign::Minus => {
-                keys.remove(key);
-                *used = used.minus(task.size);
-            }
-        }
-        if keys.is_empty() {
-            self.tasks_by_instance.remove(&instance);
-            self.used_by_instance.remove(&instance);
         }
     }
 
@@ -201,8 +202,9 @@ impl View {
         let cluster = |instance: &ContainerInstance| {
             instance.membership().map(|member| Cluster::key_of(&member.scope, &member.cluster))
         };
-        if let Some(before) = self.container_instances.get(&change.key).cloned()
-            && let Some(cluster) = cluster(&before)
+        let before = self.container_instances.get(&change.key).cloned();
+        if let Some(before) = &before
+            && let Some(cluster) = cluster(before)
         {
             self.instances_by_cluster.entry(cluster.clone()).or_default().remove(&before.id);
             if self.instances_by_cluster.get(&cluster).is_some_and(OrdSet::is_empty) {
@@ -210,7 +212,11 @@ impl View {
             }
         }
         self.container_instances.apply(change)?;
-        if let Some(after) = self.container_instances.get(&change.key)
+        let after = self.container_instances.get(&change.key).cloned();
+        if let Some(id) = before.as_ref().or(after.as_ref()).map(|instance| instance.id) {
+            self.capacity.change_instance(id, after.as_ref());
+        }
+        if let Some(after) = &after
             && let Some(cluster) = cluster(after)
         {
             self.instances_by_cluster.entry(cluster).or_default().insert(after.id);

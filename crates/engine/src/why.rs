@@ -2,28 +2,50 @@
 //!
 //! Invariant: every line is read from the records; nothing is guessed.
 
+mod placeable;
+
 use crate::view::View;
 use longshore_model::arn::Arn;
 use longshore_model::container_instance::Status;
 use longshore_model::task::{Container, ContainerStatus, DesiredStatus, LastStatus, Task};
 use longshore_model::{Scope, Timestamp};
 
-/// The causes that the records give, first cause first.
+/// The causes that the records give of a task's state, first cause first; of a task definition, which instances of the
+/// cluster would take a task of it now and what keeps it from the others.
 ///
 /// # Errors
 /// Says what is wrong with the ARN, for the one who typed it.
-pub fn explain(view: &View, arn: &str, now: Timestamp) -> Result<Vec<String>, String> {
-    let wrong =
-        || format!("{arn} is not the ARN of a task: describe-tasks and run-task print them as taskArn");
-    let parsed = Arn::parse(arn).filter(|parsed| parsed.service == "ecs").ok_or_else(wrong)?;
-    let mut parts = parsed.resource.split('/');
-    let (Some("task"), Some(cluster), Some(id), None) =
-        (parts.next(), parts.next(), parts.next(), parts.next())
-    else {
-        return Err(wrong());
+pub fn explain(view: &View, arn: &str, cluster: &str, now: Timestamp) -> Result<Vec<String>, String> {
+    let wrong = || {
+        format!(
+            "{arn} is not the ARN of a task or of a task definition: run-task and describe-tasks print them as taskArn \
+             and taskDefinitionArn"
+        )
     };
+    let parsed = Arn::parse(arn).filter(|parsed| parsed.service == "ecs").ok_or_else(wrong)?;
     let scope = Scope::new(parsed.account, parsed.region);
-    let task = id.parse().ok().and_then(|id| view.task(&scope, cluster, id));
+    let parts: Vec<&str> = parsed.resource.split('/').collect();
+    match parts.as_slice() {
+        ["task", cluster, id] => explain_task(view, &scope, cluster, id, arn, now),
+        ["task-definition", revision] => {
+            let (family, revision) = revision.split_once(':').ok_or_else(wrong)?;
+            let definition = revision.parse().ok().and_then(|r| view.task_definition(&scope, family, r));
+            let definition = definition.ok_or_else(|| format!("no task definition has the ARN {arn}"))?;
+            placeable::explain(view, cluster, definition)
+        }
+        _ => Err(wrong()),
+    }
+}
+
+fn explain_task(
+    view: &View,
+    scope: &Scope,
+    cluster: &str,
+    id: &str,
+    arn: &str,
+    now: Timestamp,
+) -> Result<Vec<String>, String> {
+    let task = id.parse().ok().and_then(|id| view.task(scope, cluster, id));
     let task = task.ok_or_else(|| {
         format!("no task has the ARN {arn}: it never was, or it ended so long ago that it is forgotten")
     })?;
@@ -127,7 +149,7 @@ fn stopped(task: &Task) -> String {
 mod tests {
     use super::*;
     use crate::lifecycle;
-    use crate::testing::{apply, instance, task, view};
+    use crate::testing::{self, apply, instance, task, view};
     use longshore_model::task::{Stop, StopCode};
     use longshore_model::{Transaction, Version};
 
@@ -139,7 +161,7 @@ mod tests {
         let mut transaction = Transaction::at(Version(0));
         transaction.create(&task);
         apply(&mut view, transaction);
-        assert_eq!(explain(&view, &task.arn(), Timestamp(1010)).unwrap(), expected);
+        assert_eq!(explain(&view, &task.arn(), "default", Timestamp(1010)).unwrap(), expected);
     }
 
     #[test]
@@ -182,7 +204,29 @@ mod tests {
         let view = view(&[]);
         for arn in ["web", "arn:aws:ecs:us-east-1:123456789012:cluster/c", "arn:aws:ecs:us-east-1:1:task/c/x"]
         {
-            assert!(explain(&view, arn, Timestamp(0)).is_err(), "{arn}");
+            assert!(explain(&view, arn, "default", Timestamp(0)).is_err(), "{arn}");
         }
+    }
+
+    #[test]
+    fn where_a_task_of_a_definition_could_go() {
+        let mut away = instance(2, 4096, 4096);
+        away.agent_connected = false;
+        let view = view(&[instance(1, 1024, 4096), away, instance(3, 100, 100)]);
+        let arn = "arn:aws:ecs:us-east-1:123456789012:task-definition/web:1";
+        let mut fargate = testing::definition();
+        fargate.requires_compatibilities = vec![longshore_model::task_definition::Compatibility::Fargate];
+        let mut view = view;
+        let mut transaction = Transaction::at(Version(0));
+        transaction.update(&fargate);
+        apply(&mut view, transaction);
+        let expected = [
+            "instance-1 would take it",
+            "instance-2 would not take it: its agent is disconnected",
+            "instance-3 would not take it: it has insufficient CPU units available, 100 of 256",
+        ];
+        assert_eq!(explain(&view, arn, "default", Timestamp(0)).unwrap(), expected);
+        let gone = explain(&view, arn, "gone", Timestamp(0)).unwrap_err();
+        assert_eq!(gone, "there is no cluster gone: say which with --cluster");
     }
 }

@@ -22,8 +22,8 @@ use tokio::sync::mpsc;
 pub enum Ask {
     /// Import an archive on every instance.
     LoadImage { file: PathBuf, tag: Option<String> },
-    /// Explain a task.
-    Why { arn: String },
+    /// Explain a task, or where a task of a definition could go.
+    Why { arn: String, cluster: String },
     /// Tell the events that are kept, then, if asked to, those that come.
     Events { follow: bool },
     /// End the server; containers go on.
@@ -79,10 +79,12 @@ async fn converse(stream: UnixStream, admin: &Admin) -> std::io::Result<()> {
             let _ = admin.stop.send(()).await;
             Answer::Done(Vec::new())
         }
-        Ok(Ask::Why { arn }) => match why::explain(&admin.context.view(), &arn, admin.context.now()) {
-            Ok(causes) => Answer::Done(causes),
-            Err(wrong) => Answer::Failed(wrong),
-        },
+        Ok(Ask::Why { arn, cluster }) => {
+            match why::explain(&admin.context.view(), &arn, &cluster, admin.context.now()) {
+                Ok(causes) => Answer::Done(causes),
+                Err(wrong) => Answer::Failed(wrong),
+            }
+        }
         Ok(Ask::Events { follow }) => {
             let mut more = String::new();
             tokio::select! {

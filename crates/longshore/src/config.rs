@@ -89,8 +89,11 @@ pub struct EnvArgs {
 
 #[derive(Debug, Args)]
 pub struct WhyArgs {
-    /// The ARN of a task.
+    /// The ARN of a task, or of a task definition to see which instances would take a task of it now.
     pub arn: String,
+    /// The cluster whose instances are asked about a task definition.
+    #[arg(long, default_value = "default", value_name = "NAME")]
+    pub cluster: String,
     /// How to print the causes.
     #[arg(long, value_enum, default_value_t)]
     pub output: Output,

@@ -15,6 +15,9 @@ use crate::time::Timestamp;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
+/// The attribute that says which availability zone an instance is in.
+pub const ZONE: &str = "ecs.availability-zone";
+
 /// One agent's machine.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ContainerInstance {

@@ -8,7 +8,6 @@ use crate::change::Key;
 use crate::container_instance::CpuArchitecture;
 use crate::placement::PlacementConstraint;
 use crate::record::Record;
-use crate::resources::Resources;
 use crate::scope::Scope;
 use crate::tag::Tags;
 use crate::time::Timestamp;
@@ -276,18 +275,6 @@ impl TaskDefinition {
 
     pub fn arn(&self) -> String {
         arn_of(&self.scope, &self.family, self.revision)
-    }
-
-    /// What a task of this definition takes from an instance: the task's size, or the sum of its containers'.
-    pub fn resources(&self) -> Resources {
-        let containers = self.containers.iter().fold(Resources::default(), |sum, container| {
-            let memory = container.memory_reservation.or(container.memory).unwrap_or(0);
-            sum.plus(Resources { cpu: container.cpu, memory })
-        });
-        Resources {
-            cpu: self.cpu.unwrap_or(containers.cpu),
-            memory: self.memory.unwrap_or(containers.memory),
-        }
     }
 }
 

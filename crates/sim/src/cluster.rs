@@ -132,7 +132,7 @@ impl Cluster {
         Request {
             scope: scope(),
             cluster: NAME.to_owned(),
-            size: definition.resources(),
+            size: placement::size(&Overrides::default(), &definition),
             definition,
             count,
             overrides: Overrides::default(),

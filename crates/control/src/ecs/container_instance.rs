@@ -8,9 +8,9 @@ pub use attribute::{delete as delete_attributes, list as list_attributes, put as
 pub use register::register;
 
 use super::page::{Order, page};
+use super::placement::query;
 use super::{failure, invalid, reference, tag};
 use crate::api::Call;
-use crate::refuse::{Given, unsupported};
 use longshore_ecs as ecs;
 use longshore_engine::{View, lifecycle};
 use longshore_model::cluster::Cluster;
@@ -51,7 +51,8 @@ pub async fn list(
     request: ecs::ListContainerInstancesRequest,
 ) -> Result<ecs::ListContainerInstancesResponse, ecs::Error> {
     let ecs::ListContainerInstancesRequest { cluster, filter, next_token, max_results, status } = request;
-    unsupported(&[("filter", filter.given())]).map_err(invalid)?;
+    let filter = filter.filter(|filter| !filter.is_empty());
+    let filter = filter.map(|filter| query(&filter)).transpose()?;
     let view = call.context.view();
     let cluster = reference::cluster(&view, call.scope(), cluster.as_deref())?;
     let wanted = |instance: &&Arc<ContainerInstance>| {
@@ -68,7 +69,10 @@ pub async fn list(
             ) => false,
         }
     };
-    let instances = view.instances_of(call.scope(), &cluster.name).filter(wanted);
+    let matches = |instance: &&Arc<ContainerInstance>| {
+        filter.as_ref().is_none_or(|filter| filter.is_true_of(&view, instance))
+    };
+    let instances = view.instances_of(call.scope(), &cluster.name).filter(wanted).filter(matches);
     let arns = instances.filter_map(|instance| Some((instance.id.to_string(), instance.arn()?)));
     let (arns, next_token) = page(arns, Order::Ascending, next_token.as_deref(), max_results, 100)?;
     Ok(ecs::ListContainerInstancesResponse { container_instance_arns: Some(arns), next_token })

@@ -1,8 +1,9 @@
 //! Placement constraints and strategies, as users write them and as describe calls show them.
 //! Follows <https://docs.aws.amazon.com/AmazonECS/latest/developerguide/task-placement.html>.
 
-use super::invalid;
+use super::{client, invalid};
 use longshore_ecs as ecs;
+use longshore_engine::query::Expression;
 use longshore_model::placement::{BinpackField, PlacementConstraint, PlacementStrategy, SpreadField};
 
 /// The most constraints of a task, those of its definition and those of the request together.
@@ -47,14 +48,22 @@ pub fn of_definition(
         (Some(ecs::TaskDefinitionPlacementConstraintType::MemberOf), Some(expression)) => {
             member_of(expression)
         }
-        (_, _) => Err(invalid(
-            "A placement constraint of a task definition is of type memberOf and has an expression.",
+        (_, _) => Err(client(
+            "A placement constraint of a task definition is of type memberOf and has an expression; distinctInstance is \
+             not supported here.",
         )),
     }
 }
 
 fn member_of(expression: String) -> Result<PlacementConstraint, ecs::Error> {
+    query(&expression)?;
     Ok(PlacementConstraint::MemberOf(expression))
+}
+
+/// An expression of the cluster query language.
+pub fn query(expression: &str) -> Result<Expression, ecs::Error> {
+    let wrong = |error| invalid(format!("The expression '{expression}' is not valid: {error}."));
+    Expression::parse(expression).map_err(wrong)
 }
 
 pub fn strategies(given: Option<Vec<ecs::PlacementStrategy>>) -> Result<Vec<PlacementStrategy>, ecs::Error> {

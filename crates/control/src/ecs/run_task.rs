@@ -19,7 +19,7 @@ use longshore_model::record::encode;
 use longshore_model::task::{ClientToken, ContainerOverride, LaunchType, Overrides, Task};
 use longshore_model::task_definition::{Compatibility, NetworkMode, Status, TaskDefinition};
 use longshore_model::vpc::{SecurityGroup, Subnet};
-use longshore_model::{ContainerInstanceId, Resources, Scope, Tags, Timestamp, Transaction};
+use longshore_model::{ContainerInstanceId, Scope, Tags, Timestamp, Transaction};
 use std::sync::Arc;
 
 pub async fn run(call: Call, request: ecs::RunTaskRequest) -> Result<ecs::RunTaskResponse, ecs::Error> {
@@ -29,7 +29,7 @@ pub async fn run(call: Call, request: ecs::RunTaskRequest) -> Result<ecs::RunTas
 
 /// Places what a command asks for, and shows what became of it.
 pub async fn place(call: Call, command: Command) -> Result<(Vec<ecs::Task>, Vec<ecs::Failure>), ecs::Error> {
-    let now = call.context.now();
+    let (now, scope) = (call.context.now(), call.scope().clone());
     let (cluster, tasks, failures) = call
         .context
         .commit::<_, ecs::Error, _>(|snapshot, transaction| {
@@ -50,11 +50,13 @@ pub async fn place(call: Call, command: Command) -> Result<(Vec<ecs::Task>, Vec<
         })
         .await?;
     let view = call.context.view();
-    let cluster = arn_of(call.scope(), &cluster);
     let failures = failures.into_iter().map(|failure| ecs::Failure {
-        arn: Some(cluster.clone()),
-        reason: Some(failure.reason().to_owned()),
-        detail: Some(failure.detail().to_owned()),
+        arn: Some(match failure.on {
+            Some(instance) => container_instance::arn_of(&scope, &cluster, instance),
+            None => arn_of(&scope, &cluster),
+        }),
+        reason: Some(failure.reason.reason().to_owned()),
+        detail: Some(failure.reason.detail().to_owned()),
     });
     Ok((tasks.iter().map(|task| render::task(&view, task, true)).collect(), failures.collect()))
 }
@@ -113,8 +115,6 @@ impl Command {
         unsupported(&[
             ("capacityProviderStrategy", capacity_provider_strategy.given()),
             ("enableExecuteCommand", enable_execute_command.given()),
-            ("placementConstraints", placement_constraints.given()),
-            ("placementStrategy", placement_strategy.given()),
             ("referenceId", reference_id.given()),
             ("volumeConfigurations", volume_configurations.given()),
         ])
@@ -181,7 +181,7 @@ impl Command {
                 "The task definition and the request have more than 10 placement constraints.",
             ));
         }
-        let size = size(&self.overrides, &definition);
+        let size = placement::size(&self.overrides, &definition);
         if launch_type == LaunchType::Fargate {
             fargate_size(size.cpu, size.memory)?;
         }
@@ -353,24 +353,6 @@ fn instances(scope: &Scope, cluster: &str, given: &[String]) -> Result<Vec<Conta
 fn launch_type_of(view: &View, instances: &[ContainerInstanceId]) -> LaunchType {
     let found = instances.iter().filter_map(|id| view.container_instance(*id)).find_map(|i| i.membership());
     found.map_or(LaunchType::Ec2, |member| member.launch_type)
-}
-
-/// What a task takes from its instance: the task's own size, or what its containers ask for.
-fn size(overrides: &Overrides, definition: &TaskDefinition) -> Resources {
-    let containers = definition.containers.iter().fold(Resources::default(), |sum, container| {
-        let changed = overrides.containers.iter().find(|changed| changed.name == container.name);
-        let of = |choose: fn(&ContainerOverride) -> Option<u64>| changed.and_then(choose);
-        let reserved = of(|c| c.memory_reservation).or(container.memory_reservation);
-        let hard = of(|c| c.memory).or(container.memory);
-        sum.plus(Resources {
-            cpu: of(|c| c.cpu).unwrap_or(container.cpu),
-            memory: reserved.or(hard).unwrap_or(0),
-        })
-    });
-    Resources {
-        cpu: overrides.cpu.or(definition.cpu).unwrap_or(containers.cpu),
-        memory: overrides.memory.or(definition.memory).unwrap_or(containers.memory),
-    }
 }
 
 /// Tells one request from another; the same in every version, since it is kept.

@@ -2,7 +2,11 @@
 
 use super::*;
 use crate::testing::{Count, apply, instance, request, view};
+use crate::view::Orders;
+use longshore_model::container_instance::Capacity;
 use longshore_model::container_instance::CpuArchitecture;
+use longshore_model::placement::{BinpackField, SpreadField};
+use longshore_model::task_definition::NetworkMode;
 use longshore_model::{Record, Version};
 use proptest::prelude::*;
 
@@ -13,7 +17,7 @@ fn check(instances: &[ContainerInstance], count: u32, expected: &[&str]) {
     for (task, _) in &placement.tasks {
         shown.push(format!("on {}", task.container_instance.0));
     }
-    shown.extend(placement.failures.iter().map(|failure| failure.reason().to_owned()));
+    shown.extend(placement.failures.iter().map(|failure| failure.reason.reason().to_owned()));
     assert_eq!(shown, expected);
 }
 
@@ -40,7 +44,7 @@ fn a_definition_for_another_architecture_finds_no_instance() {
     definition.cpu_architecture = Some(CpuArchitecture::Arm64);
     wanted.definition = Arc::new(definition);
     let placement = place(&view, &wanted, Timestamp(1), &mut Count(0));
-    assert_eq!(placement.failures, [Failure::Attribute]);
+    assert_eq!(placement.failures, [Failure { on: None, reason: Reason::Attribute }]);
 }
 
 #[test]
@@ -61,7 +65,7 @@ fn subnets_fill_evenly_and_then_run_out() {
     wanted.network = Some(Network { subnets: small, security_groups: Vec::new() });
     let placement = place(&view, &wanted, Timestamp(1), &mut Count(0));
     assert_eq!(placement.tasks.len(), 6);
-    assert_eq!(placement.failures, [Failure::NetworkInterface]);
+    assert_eq!(placement.failures, [Failure { on: None, reason: Reason::NetworkInterface }]);
     let mut transaction = Transaction::at(Version(0));
     write(&view, &placement, &mut transaction);
     apply(&mut view, transaction);
@@ -106,7 +110,11 @@ fn shown(placement: &Placement) -> Vec<String> {
         format!("on {} at {port}", task.container_instance.0)
     };
     let placed = placement.tasks.iter().map(|(placed, _)| task(placed));
-    placed.chain(placement.failures.iter().map(|failure| failure.reason().to_owned())).collect()
+    let failed = placement.failures.iter().map(|failure| match failure.on {
+        Some(on) => format!("{} on {}", failure.reason.reason(), on.0),
+        None => failure.reason.reason().to_owned(),
+    });
+    placed.chain(failed).collect()
 }
 
 #[test]
@@ -123,12 +131,15 @@ fn instances_are_their_clusters_own() {
 fn a_host_port_is_one_tasks_own() {
     let mut view = view(&[member(2, Status::Active), member(3, Status::Active)]);
     let placed = place(&view, &on_instances(&view, 3, 8080), Timestamp(1), &mut Count(0));
-    assert_eq!(shown(&placed), ["on 2 at 8080", "on 3 at 8080", "RESOURCE:PORTS"]);
+    assert_eq!(
+        shown(&placed),
+        ["on 2 at 8080", "on 3 at 8080", "RESOURCE:PORTS on 2", "RESOURCE:PORTS on 3"]
+    );
     let mut transaction = Transaction::at(Version(0));
     write(&view, &placed, &mut transaction);
     apply(&mut view, transaction);
     let again = place(&view, &on_instances(&view, 1, 8080), Timestamp(1), &mut Count(1 << 20));
-    assert_eq!(shown(&again), ["RESOURCE:PORTS"]);
+    assert_eq!(shown(&again), ["RESOURCE:PORTS on 2", "RESOURCE:PORTS on 3"]);
 }
 
 #[test]
@@ -141,7 +152,10 @@ fn a_named_instance_is_the_only_choice() {
     let mut wanted = on_instances(&view, 5, 0);
     wanted.instances = Some([3, 2, 4, 5, 6].map(ContainerInstanceId).to_vec());
     let placed = place(&view, &wanted, Timestamp(1), &mut Count(0));
-    assert_eq!(shown(&placed), ["on 3 at 49153", "on 2 at 49153", "AGENT", "INACTIVE", "MISSING"]);
+    assert_eq!(
+        shown(&placed),
+        ["on 3 at 49153", "on 2 at 49153", "AGENT on 4", "INACTIVE on 5", "MISSING on 6"]
+    );
 }
 
 proptest! {
@@ -178,4 +192,260 @@ proptest! {
             prop_assert_eq!(view.used_on(instance.id), Resources::default());
         }
     }
+}
+
+const ZONES: [&str; 3] = ["us-east-1a", "us-east-1b", "us-east-1c"];
+
+/// A cluster of instances of 1,024 CPU units and 4,096 MiB, in three zones in turn, on racks of two.
+fn fleet(count: u128) -> View {
+    let instances: Vec<ContainerInstance> = (0..count)
+        .map(|n| {
+            let attributes = [(ZONE, ZONES[(n % 3) as usize].to_owned()), ("rack", (n / 2).to_string())];
+            let attributes = attributes.map(|(name, value)| (name.to_owned(), value)).into();
+            ContainerInstance { attributes, ..member(n, Status::Active) }
+        })
+        .collect();
+    view(&instances)
+}
+
+fn strategies(words: &str) -> Vec<PlacementStrategy> {
+    let one = |word: &str| match word {
+        "random" => PlacementStrategy::Random,
+        "instance" => PlacementStrategy::Spread(SpreadField::Instance),
+        "cpu" => PlacementStrategy::Binpack(BinpackField::Cpu),
+        "memory" => PlacementStrategy::Binpack(BinpackField::Memory),
+        "zone" => PlacementStrategy::Spread(SpreadField::Attribute(ZONE.to_owned())),
+        name => PlacementStrategy::Spread(SpreadField::Attribute(name.to_owned())),
+    };
+    words.split_whitespace().map(one).collect()
+}
+
+fn constraints(words: &[&str]) -> Vec<PlacementConstraint> {
+    let one = |word: &&str| match *word {
+        "distinct" => PlacementConstraint::DistinctInstance,
+        expression => PlacementConstraint::MemberOf(expression.to_owned()),
+    };
+    words.iter().map(one).collect()
+}
+
+/// Tasks of 256 CPU units and 512 MiB without a network.
+fn on_fleet(view: &View, count: u32) -> Request {
+    let mut wanted = on_instances(view, count, 0);
+    let mut definition = (*wanted.definition).clone();
+    definition.network_mode = Some(NetworkMode::None);
+    wanted.definition = Arc::new(definition);
+    wanted
+}
+
+/// Where tasks of one group go on an empty fleet, one request after the other, as instances' numbers.
+fn check_order(fleet_size: u128, by: &str, rules: &[&str], counts: &[u32], expected: &[&str]) {
+    let mut view = fleet(fleet_size);
+    let mut ids = Count(0);
+    let mut said: Vec<String> = Vec::new();
+    for count in counts {
+        let request = Request {
+            strategies: strategies(by),
+            constraints: constraints(rules),
+            ..on_fleet(&view, *count)
+        };
+        let placed = place(&view, &request, Timestamp(1), &mut ids);
+        let numbers: Vec<String> =
+            placed.tasks.iter().map(|(task, _)| task.container_instance.0.to_string()).collect();
+        said.push(numbers.join(" "));
+        let reasons: BTreeSet<&str> = placed.failures.iter().map(|failure| failure.reason.reason()).collect();
+        said.extend(reasons.into_iter().map(str::to_owned));
+        let mut transaction = Transaction::at(Version(0));
+        write(&view, &placed, &mut transaction);
+        apply(&mut view, transaction);
+    }
+    assert_eq!(said, expected, "{by} {rules:?}");
+}
+
+#[test]
+fn strategies_decide_in_their_order() {
+    check_order(4, "", &[], &[4, 2], &["0 1 2 3", "0 1"]);
+    check_order(4, "instance", &[], &[4, 2], &["0 1 2 3", "0 1"]);
+    check_order(4, "cpu", &[], &[4, 2], &["0 0 0 0", "1 1"]);
+    check_order(3, "memory", &[], &[6], &["0 0 0 0 1 1"]);
+    // Zone a has instances 0 and 3, b has 1, c has 2.
+    check_order(4, "zone", &[], &[4, 2], &["0 1 2 3", "1 2"]);
+    check_order(4, "zone cpu", &[], &[6], &["0 1 2 0 1 2"]);
+    check_order(4, "rack", &[], &[4], &["0 2 1 3"]);
+    check_order(6, "zone rack", &[], &[6], &["0 2 4 1 3 5"]);
+}
+
+#[test]
+fn zones_that_are_full_are_passed_over() {
+    // Four tasks fill an instance, and only zone a has two.
+    check_order(4, "zone", &[], &[12, 5], &["0 1 2 3 1 2 0 1 2 3 1 2", "0 3 0 3", "RESOURCE:CPU"]);
+}
+
+#[test]
+fn constraints_bind() {
+    let distinct = "DistinctInstance placement constraint unsatisfied.";
+    let member_of = "MemberOf placement constraint unsatisfied.";
+    check_order(3, "", &["distinct"], &[2, 2], &["0 1", "2", distinct]);
+    check_order(4, "", &["attribute:rack == 1"], &[3], &["2 3 2"]);
+    check_order(4, "cpu", &["attribute:rack == 1", "distinct"], &[3], &["2 3", distinct, member_of]);
+    check_order(4, "", &["attribute:rack == 9"], &[1], &["", member_of]);
+    check_order(2, "", &["this is not the language"], &[1], &["", member_of]);
+    check_order(3, "", &["not (task:group == family:web)"], &[2, 2], &["0 1", "2", member_of]);
+}
+
+#[test]
+fn chance_comes_from_the_ids() {
+    let view = fleet(50);
+    let place_with = |seed: u128| {
+        let request = Request { strategies: strategies("random"), ..on_fleet(&view, 1) };
+        place(&view, &request, Timestamp(1), &mut Count(seed)).tasks[0].0.container_instance
+    };
+    assert_eq!(place_with(7), place_with(7));
+}
+
+#[test]
+fn every_refusal_of_every_instance_is_explained() {
+    let mut away = member(1, Status::Draining);
+    away.agent_connected = false;
+    let small = ContainerInstance { resources: Resources { cpu: 1, memory: 1 }, ..member(2, Status::Active) };
+    let view = view(&[away, small, member(3, Status::Active), member(4, Status::Inactive)]);
+    let request = Request { constraints: constraints(&["attribute:rack exists"]), ..on_fleet(&view, 1) };
+    let said: Vec<String> = explain(&view, &request)
+        .iter()
+        .map(|(instance, reasons)| {
+            let reasons: Vec<&str> = reasons.iter().map(|reason| reason.reason()).collect();
+            format!("{} {}", instance.id.0, reasons.join(" "))
+        })
+        .collect();
+    let member_of = "MemberOf placement constraint unsatisfied.";
+    assert_eq!(
+        said,
+        [format!("1 AGENT {member_of}"), format!("2 RESOURCE:CPU {member_of}"), format!("3 {member_of}")]
+    );
+}
+
+proptest! {
+    #[test]
+    fn plans_keep_constraints_and_spread_evenly(
+        fleet_size in 1u128..12,
+        rounds in prop::collection::vec((1u32..8, 0usize..6, any::<bool>(), 0usize..3), 1..8),
+    ) {
+        let mut view = fleet(fleet_size);
+        let mut ids = Count(0);
+        for (count, by, distinct, group) in rounds {
+            let by = ["", "instance", "cpu", "zone instance", "zone memory", "random"][by];
+            let rules: &[&str] = if distinct { &["distinct"] } else { &[] };
+            let group = format!("service:{group}");
+            let request = Request {
+                strategies: strategies(by),
+                constraints: constraints(rules),
+                group: group.clone(),
+                ..on_fleet(&view, count)
+            };
+            let placed = place(&view, &request, Timestamp(1), &mut ids);
+            let before = view.clone();
+            let mut transaction = Transaction::at(Version(0));
+            write(&view, &placed, &mut transaction);
+            apply(&mut view, transaction);
+            let of_group = |view: &View, id| {
+                view.tasks_on(id).filter(|task| task.group == group).count()
+            };
+            for instance in view.container_instances.iter() {
+                let used = view.used_on(instance.id);
+                prop_assert!(instance.resources.lacks(used).is_none());
+                if distinct {
+                    let (was, is) = (of_group(&before, instance.id), of_group(&view, instance.id));
+                    prop_assert!(is <= was.max(1), "two of a group on one instance");
+                }
+            }
+            // Of the instances that took a task none has more of the group than another with room has.
+            if by == "instance" && !distinct {
+                let roomy = |i: &&Arc<ContainerInstance>| {
+                    i.resources.minus(view.used_on(i.id)).lacks(request.size).is_none()
+                };
+                let fewest = view.container_instances.iter().filter(roomy).map(|i| of_group(&view, i.id)).min();
+                for (task, _) in &placed.tasks {
+                    let here = of_group(&view, task.container_instance);
+                    prop_assert!(fewest.is_none_or(|fewest| here <= fewest + 1), "{here} beside {fewest:?}");
+                }
+            }
+        }
+    }
+
+    /// What the view keeps as changes arrive is what it would keep if it were read anew.
+    #[test]
+    fn indexes_are_what_the_records_say(
+        steps in prop::collection::vec((0u32..4, 0usize..64, 0usize..4), 1..60),
+    ) {
+        let mut view = fleet(5);
+        let mut ids = Count(0);
+        for (step, which, how) in steps {
+            let mut transaction = Transaction::at(Version(0));
+            let tasks: Vec<Arc<Task>> = view.tasks.iter().cloned().collect();
+            let instances: Vec<Arc<ContainerInstance>> = view.container_instances.iter().cloned().collect();
+            match step {
+                0 | 1 => {
+                    let group = format!("service:{how}");
+                    let request = Request { group, ..on_instances(&view, 2, 0) };
+                    let placed = place(&view, &request, Timestamp(1), &mut ids);
+                    write(&view, &placed, &mut transaction);
+                }
+                2 if !tasks.is_empty() => {
+                    let mut task = (*tasks[which % tasks.len()]).clone();
+                    match how {
+                        // STOPPED is for ever.
+                        _ if !task.holds_resources() => {}
+                        0 => task.last_status = LastStatus::Running,
+                        1 => task.desired_status = DesiredStatus::Stopped,
+                        2 => task.last_status = LastStatus::Stopped,
+                        _ => {}
+                    }
+                    if how == 3 { transaction.delete(task.key()) } else { transaction.update(&task) }
+                }
+                _ => {
+                    let mut instance = (*instances[which % instances.len()]).clone();
+                    match how {
+                        0 => instance.agent_connected = !instance.agent_connected,
+                        1 => instance.capacity = member(1, Status::Draining).capacity,
+                        2 => instance.capacity = member(1, Status::Active).capacity,
+                        _ => instance.resources.cpu += 256,
+                    }
+                    transaction.update(&instance);
+                }
+            }
+            apply(&mut view, transaction);
+        }
+        let mut anew = View::default();
+        let mut transaction = Transaction::at(Version(0));
+        view.container_instances.iter().for_each(|instance| transaction.create(&**instance));
+        view.tasks.iter().for_each(|task| transaction.create(&**task));
+        apply(&mut anew, transaction);
+        prop_assert_eq!(indexes(&view), indexes(&anew));
+    }
+}
+
+/// All that placement reads from the indexes, as text.
+fn indexes(view: &View) -> String {
+    let mut said = String::new();
+    let cluster = Cluster::key_of(&crate::testing::scope(), "default");
+    for (zone, orders) in view.capacity().zones(&Pool::Cluster(cluster.clone(), LaunchType::Ec2)) {
+        let Orders { by_id, by_tasks, by_cpu, by_memory } = orders;
+        said += &format!("{zone} {by_id:?} {by_tasks:?} {by_cpu:?} {by_memory:?}\n");
+    }
+    for number in 0..4 {
+        if let Some(group) = view.capacity().group(&cluster, &format!("service:{number}")) {
+            let instances: Vec<_> = group.instances().collect();
+            let zones: Vec<u64> = ZONES.iter().map(|zone| group.in_zone(zone)).collect();
+            said += &format!("{number} {instances:?} {zones:?} {:?}\n", group.by_count);
+        }
+    }
+    for instance in view.container_instances.iter() {
+        let id = instance.id;
+        let ports: Vec<u16> = (49153..49300)
+            .filter(|port| {
+                view.capacity().holds_port(id, longshore_model::task_definition::Protocol::Tcp, *port)
+            })
+            .collect();
+        said += &format!("{} {:?} {} {ports:?}\n", id.0, view.used_on(id), view.task_count_on(id));
+    }
+    said
 }

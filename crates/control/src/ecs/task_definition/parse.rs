@@ -54,7 +54,6 @@ pub fn definition(
     } = request;
     unsupported(&[
         ("taskRoleArn", task_role_arn.given()),
-        ("placementConstraints", placement_constraints.given()),
         ("pidMode", pid_mode.given()),
         ("ipcMode", ipc_mode.given()),
         ("proxyConfiguration", proxy_configuration.given()),
