@@ -50,10 +50,9 @@ class Server:
 
     def start(self):
         """Returns when the server says that it is ready; raises Failed with its output when it ends before."""
-        command = [BINARY, "up", "--data-dir", self.data_dir, "--listen", f"{self.host}:{self.port}", *self.flags]
         with open(self.out_path, "wb") as out, open(self.log_path, "ab") as log:
             self.process = subprocess.Popen(
-                command,
+                self.start_command(),
                 stdin=subprocess.DEVNULL,
                 stdout=out,
                 stderr=log,
@@ -61,10 +60,16 @@ class Server:
                 start_new_session=True,
             )
         said = until("the server is ready or ends", self._first_line_or_end)
-        if said != f"ready {self.url}\n":
+        if not self.is_ready(said):
             self.kill()
             raise Failed(f"said {said!r}\n{self.log_tail()}")
         return self
+
+    def start_command(self):
+        return self.command("up", "--listen", f"{self.host}:{self.port}", *self.flags)
+
+    def is_ready(self, said):
+        return said == f"ready {self.url}\n"
 
     def _first_line_or_end(self):
         ended = self.process.poll() is not None

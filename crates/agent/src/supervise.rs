@@ -37,11 +37,15 @@ pub struct Told {
 
 /// Runs until control has forgotten the task, or the agent ends.
 pub async fn run(instance: Arc<Instance>, told: watch::Receiver<Told>, poke: Arc<Notify>) {
-    let first = told.borrow().assignment.clone();
+    let (first, link) = {
+        let told = told.borrow();
+        (told.assignment.clone(), told.link)
+    };
     let containers = first.containers.iter().map(|spec| Held::waiting(spec.clone())).collect();
     let mut supervisor = Supervisor {
         instance,
         told,
+        link,
         poke,
         containers,
         observation: Observation {
@@ -66,6 +70,8 @@ pub async fn run(instance: Arc<Instance>, told: watch::Receiver<Told>, poke: Arc
 struct Supervisor {
     instance: Arc<Instance>,
     told: watch::Receiver<Told>,
+    /// The link that was last heard of.
+    link: u64,
     poke: Arc<Notify>,
     containers: Vec<Held>,
     observation: Observation,
@@ -102,10 +108,13 @@ enum Wake {
 impl Supervisor {
     async fn converge(&mut self) {
         loop {
-            let (goal, forgotten) = {
+            let (goal, forgotten, link) = {
                 let told = self.told.borrow_and_update();
-                (told.assignment.goal, told.forgotten)
+                (told.assignment.goal, told.forgotten, told.link)
             };
+            if std::mem::replace(&mut self.link, link) != link {
+                self.follow_again();
+            }
             if forgotten {
                 return self.release().await;
             }

@@ -1,6 +1,7 @@
 //! The connections of agents. Invariant: an agent is told what the records say, and what it reports is committed
 //! before it is told to act on it; a connection holds no truth, so that losing one loses nothing.
 
+pub mod admission;
 mod log_intake;
 mod observations;
 
@@ -16,9 +17,9 @@ use longshore_model::task::Task;
 use longshore_model::{ContainerInstanceId, Record, Scope, Tags, TaskId, Transaction};
 use longshore_store::Followed;
 use observations::Observations;
-use std::collections::BTreeSet;
-use std::sync::Arc;
-use tokio::sync::mpsc;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use tokio::sync::{Notify, mpsc};
 
 /// Control's end of an agent's link.
 pub struct Link {
@@ -31,10 +32,43 @@ pub struct Link {
 pub enum Ended {
     #[error("the agent's link closed")]
     Closed,
+    #[error("the agent has a newer link")]
+    Superseded,
     #[error("the agent did not say who it is first")]
     NoHello,
     #[error("register the instance")]
     Register(#[source] CommitError),
+}
+
+/// The links of this process by their instances. Of two links of one instance the newer one counts: its agent has lost
+/// the other.
+#[derive(Default)]
+pub struct Links(Mutex<BTreeMap<ContainerInstanceId, Arc<Notify>>>);
+
+impl Links {
+    /// Takes the place of an older link, which ends.
+    fn begin(&self, instance: ContainerInstanceId) -> Arc<Notify> {
+        let superseded = Arc::new(Notify::new());
+        if let Some(older) = self.lock().insert(instance, Arc::clone(&superseded)) {
+            older.notify_one();
+        }
+        superseded
+    }
+
+    /// Whether the link was the instance's newest.
+    fn end(&self, instance: ContainerInstanceId, link: &Arc<Notify>) -> bool {
+        let mut links = self.lock();
+        let newest = links.get(&instance).is_some_and(|newest| Arc::ptr_eq(newest, link));
+        if newest {
+            links.remove(&instance);
+        }
+        newest
+    }
+
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<ContainerInstanceId, Arc<Notify>>> {
+        // The map is whole at every instant.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 /// Serves one agent until its link closes.
@@ -48,9 +82,15 @@ pub async fn serve(context: Arc<Context>, capacity: Capacity, mut link: Link) ->
         return Ended::Register(error);
     }
     let instance = hello.instance;
+    let superseded = context.links.begin(instance);
     let connection = Connection { context: Arc::clone(&context), hello, capacity, told: BTreeSet::new() };
-    let ended = connection.run(link).await;
-    if let Err(error) = set_connected(&context, instance, false).await {
+    let ended = tokio::select! {
+        ended = connection.run(link) => ended,
+        () = superseded.notified() => Ended::Superseded,
+    };
+    if context.links.end(instance, &superseded)
+        && let Err(error) = set_connected(&context, instance, false).await
+    {
         tracing::error!(error = &error as &dyn std::error::Error, "an agent's leaving was not recorded");
     }
     ended
@@ -127,8 +167,8 @@ struct Connection {
 impl Connection {
     async fn run(mut self, mut link: Link) -> Ended {
         let mut changes = self.context.store.follow();
-        let mut observations = Observations::new(Arc::clone(&self.context));
-        let mut logs = LogIntake::new(Arc::clone(&self.context));
+        let mut observations = Observations::new(Arc::clone(&self.context), self.hello.instance);
+        let mut logs = LogIntake::new(Arc::clone(&self.context), self.hello.instance);
         if self.tell_everything(&link.to_agent).await.is_err() {
             return Ended::Closed;
         }

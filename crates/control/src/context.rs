@@ -1,5 +1,6 @@
 //! What every handler and reconciler works with. Invariant: the clock and chance are read here and passed on.
 
+use crate::agents::Links;
 use crate::log_store::LogStore;
 use longshore_engine::{View, default_vpc, events};
 use longshore_model::id::IdSource;
@@ -23,6 +24,7 @@ pub struct Context {
     pub store: Arc<Store<View>>,
     pub log_store: LogStore,
     pub config: Config,
+    pub links: Links,
     /// Held by a writer whose first attempt conflicted, so that contenders in one process queue instead of racing.
     turn: Mutex<()>,
 }
@@ -32,7 +34,7 @@ const ATTEMPTS: usize = 64;
 
 impl Context {
     pub fn new(store: Arc<Store<View>>, log_store: LogStore, config: Config) -> Self {
-        Self { store, log_store, config, turn: Mutex::new(()) }
+        Self { store, log_store, config, links: Links::default(), turn: Mutex::new(()) }
     }
 
     pub fn view(&self) -> View {

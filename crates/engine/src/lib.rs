@@ -1,6 +1,7 @@
 //! Every decision of Longshore, as plain functions over a view.
 //! Invariant: no I/O, no clock, no chance; the same input gives the same output, byte for byte.
 
+pub mod admission;
 pub mod assignment;
 pub mod default_vpc;
 pub mod events;

@@ -1,9 +1,9 @@
 //! What becomes of a container instance's record when its agent says hello. Invariant: what users said of an
 //! instance (its attributes, its draining) outlives its agent; what the machine says is replaced.
 
+use longshore_model::Timestamp;
 use longshore_model::container_instance::{Capacity, ContainerInstance};
 use longshore_model::link::Hello;
-use longshore_model::{Tags, Timestamp};
 
 /// The record of an instance that was not there before.
 pub fn first(hello: &Hello, capacity: Capacity, now: Timestamp) -> ContainerInstance {
@@ -17,7 +17,7 @@ pub fn first(hello: &Hello, capacity: Capacity, now: Timestamp) -> ContainerInst
         ports: hello.ports.clone(),
         gpus: hello.gpus.clone(),
         agent: hello.agent.clone(),
-        tags: Tags::default(),
+        tags: hello.tags.clone(),
         registered_at: now,
         agent_connected: true,
         version: 1,

@@ -1,5 +1,6 @@
 //! When finished records are forgotten. Invariant: nothing that is still in use is forgotten.
 
+use crate::admission;
 use crate::view::View;
 use longshore_model::change::Key;
 use longshore_model::task_definition::{Status, TaskDefinition};
@@ -8,14 +9,16 @@ use longshore_model::{Record, Timestamp};
 /// How long a RunTask may be repeated, in milliseconds.
 const KEEP_CLIENT_TOKENS: i64 = 24 * 60 * 60 * 1000;
 
-/// The client tokens that have expired, the STOPPED tasks that ended more than `keep_millis` ago, and the definitions under deletion that no task
+/// The client tokens and join tokens that have expired, the STOPPED tasks that ended more than `keep_millis` ago, and the definitions under deletion that no task
 /// uses any more: at most `limit` of them.
 pub fn to_forget(view: &View, now: Timestamp, keep_millis: i64, limit: usize) -> Vec<Key> {
     let tasks = view.stopped_before(now.plus_millis(-keep_millis)).cloned();
     let tokens = view.client_tokens_before(now.plus_millis(-KEEP_CLIENT_TOKENS)).cloned();
     let deleting = view.task_definitions.iter().filter(|d| d.status == Status::DeleteInProgress);
     let unused = deleting.filter(|definition| !is_used(view, definition)).map(|definition| definition.key());
-    tasks.chain(tokens).chain(unused).take(limit).collect()
+    let joins =
+        view.join_tokens.iter().filter(|token| admission::is_old(token, now)).map(|token| token.key());
+    tasks.chain(tokens).chain(joins).chain(unused).take(limit).collect()
 }
 
 fn is_used(view: &View, definition: &TaskDefinition) -> bool {

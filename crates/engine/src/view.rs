@@ -11,6 +11,7 @@ use longshore_model::change::{Change, Key, Undecodable};
 use longshore_model::cluster::Cluster;
 use longshore_model::container_instance::{ContainerInstance, Placements};
 use longshore_model::event::Event;
+use longshore_model::join::{Administrator, Admission, Authority, JoinToken};
 use longshore_model::log_group::LogGroup;
 use longshore_model::record::{Record, decode};
 use longshore_model::task::{ClientToken, LastStatus, LaunchType, Task};
@@ -37,6 +38,10 @@ pub struct View {
     pub client_tokens: Table<ClientToken>,
     /// What was not read yet by all who want to know.
     pub events: Table<Event>,
+    pub authorities: Table<Authority>,
+    pub administrators: Table<Administrator>,
+    pub join_tokens: Table<JoinToken>,
+    pub admissions: Table<Admission>,
     stopped: OrdSet<(Timestamp, Key)>,
     tokens_by_age: OrdSet<(Timestamp, Key)>,
     capacity: Capacity,
@@ -269,6 +274,10 @@ impl longshore_model::change::View for View {
             Subnet::TABLE => self.subnets.apply(change),
             SecurityGroup::TABLE => self.security_groups.apply(change),
             NetworkInterface::TABLE => self.apply_network_interface(change),
+            Authority::TABLE => self.authorities.apply(change),
+            Administrator::TABLE => self.administrators.apply(change),
+            JoinToken::TABLE => self.join_tokens.apply(change),
+            Admission::TABLE => self.admissions.apply(change),
             Event::TABLE => self.events.apply(change),
             LogGroup::TABLE => self.log_groups.apply(change),
             other => {

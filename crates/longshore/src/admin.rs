@@ -2,14 +2,20 @@
 //! One line of JSON asks, lines of JSON answer; the last says how it ended.
 
 use crate::Outcome;
+use crate::credentials::ACCOUNT;
+use crate::remote::token::Token;
+use clap::ValueEnum;
 use longshore_agent::image::ImageRef;
 use longshore_agent::runtime::Runtime;
 use longshore_control::Context;
+use longshore_control::agents::admission;
 use longshore_control::ecs::event::render;
 use longshore_engine::why;
-use longshore_model::Record;
+use longshore_model::container_instance::{Capacity, Membership, Status};
 use longshore_model::event::Event;
 use longshore_model::record::decode;
+use longshore_model::task::LaunchType;
+use longshore_model::{Record, Scope};
 use longshore_store::Followed;
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
@@ -26,6 +32,8 @@ pub enum Ask {
     Why { arn: String, cluster: String },
     /// Tell the events that are kept, then, if asked to, those that come.
     Events { follow: bool },
+    /// Make a token that lets one agent in.
+    CreateToken { cluster: String, launch_type: Purpose, region: String, millis: i64 },
     /// End the server; containers go on.
     Stop,
 }
@@ -41,9 +49,67 @@ pub enum Answer {
 const LONGEST: u64 = 16 * 1024;
 
 pub struct Admin {
-    pub context: Arc<Context>,
+    /// None on a machine that runs an agent alone.
+    pub context: Option<Arc<Context>>,
     pub runtimes: Vec<Arc<dyn Runtime>>,
     pub stop: mpsc::Sender<()>,
+    /// Of the authority, where agents of other machines are let in.
+    pub fingerprint: Option<String>,
+}
+
+/// For which tasks an agent is let in.
+#[derive(Clone, Copy, Debug, Default, ValueEnum, Serialize, Deserialize)]
+pub enum Purpose {
+    /// Those of the cluster with the launch type EC2.
+    #[default]
+    Ec2,
+    /// Those of the cluster with the launch type EXTERNAL.
+    External,
+    /// Those with the launch type FARGATE, of every cluster.
+    Fargate,
+}
+
+impl Admin {
+    fn why(&self, arn: &str, cluster: &str) -> Answer {
+        let Some(context) = &self.context else { return not_here() };
+        match why::explain(&context.view(), arn, cluster, context.now()) {
+            Ok(causes) => Answer::Done(causes),
+            Err(wrong) => Answer::Failed(wrong),
+        }
+    }
+
+    async fn create_token(&self, cluster: String, purpose: Purpose, region: &str, millis: i64) -> Answer {
+        let (Some(context), Some(fingerprint)) = (&self.context, &self.fingerprint) else {
+            return Answer::Failed(
+                "no agents can join here: start `longshore control`, or `longshore up` with --agents-listen ADDR:PORT"
+                    .to_owned(),
+            );
+        };
+        let member = |launch_type| {
+            Capacity::Cluster(Membership {
+                scope: Scope::new(ACCOUNT, region),
+                cluster: cluster.clone(),
+                launch_type,
+                ec2_instance_id: None,
+                status: Status::Active,
+            })
+        };
+        let capacity = match purpose {
+            Purpose::Fargate => Capacity::Fargate,
+            Purpose::Ec2 => member(LaunchType::Ec2),
+            Purpose::External => member(LaunchType::External),
+        };
+        match admission::create_token(context, capacity, millis).await {
+            Ok((id, secret)) => {
+                Answer::Done(vec![Token { id, secret, fingerprint: fingerprint.clone() }.to_string()])
+            }
+            Err(error) => Answer::Failed(crate::chain(&error)),
+        }
+    }
+}
+
+fn not_here() -> Answer {
+    Answer::Failed("an agent alone runs here: ask on a control plane".to_owned())
 }
 
 /// Serves until the process ends.
@@ -79,11 +145,9 @@ async fn converse(stream: UnixStream, admin: &Admin) -> std::io::Result<()> {
             let _ = admin.stop.send(()).await;
             Answer::Done(Vec::new())
         }
-        Ok(Ask::Why { arn, cluster }) => {
-            match why::explain(&admin.context.view(), &arn, &cluster, admin.context.now()) {
-                Ok(causes) => Answer::Done(causes),
-                Err(wrong) => Answer::Failed(wrong),
-            }
+        Ok(Ask::Why { arn, cluster }) => admin.why(&arn, &cluster),
+        Ok(Ask::CreateToken { cluster, launch_type, region, millis }) => {
+            admin.create_token(cluster, launch_type, &region, millis).await
         }
         Ok(Ask::Events { follow }) => {
             let mut more = String::new();
@@ -103,7 +167,8 @@ async fn tell_events(
     follow: bool,
     write: &mut tokio::net::unix::OwnedWriteHalf,
 ) -> std::io::Result<Answer> {
-    let store = &admin.context.store;
+    let Some(context) = &admin.context else { return Ok(not_here()) };
+    let store = &context.store;
     // Followed first: what is committed in between is in the snapshot and is told once.
     let mut follower = store.follow();
     let snapshot = store.snapshot();
@@ -119,7 +184,7 @@ async fn tell_events(
             return Ok(Answer::Failed(missed.to_owned()));
         };
         if batch.version > snapshot.version {
-            let view = admin.context.view();
+            let view = context.view();
             let written = batch.changes.iter().filter(|change| change.key.table() == Event::TABLE);
             for value in written.filter_map(|change| change.value.as_deref()) {
                 let event: Event = decode(value)?;

@@ -2,16 +2,19 @@
 
 use crate::config::Auth;
 use crate::credentials::{ACCOUNT, Credentials};
-use crate::server::Server;
+use crate::server::wait_for_agents;
 use async_trait::async_trait;
+use longshore_control::Context;
 use longshore_control::api::{Call, Caller, Services};
 use longshore_control::front::{self, Api, LocalAnswer, LocalRequest};
-use longshore_model::Scope;
+use longshore_model::{ContainerInstanceId, Scope};
 use longshore_wire::{Fault, OperationInfo, ServiceInfo, Timestamp, Value};
 use std::sync::Arc;
 
 pub struct ServerApi {
-    server: Arc<Server>,
+    context: Arc<Context>,
+    /// The container instances of this machine.
+    instances: Vec<ContainerInstanceId>,
     services: Services,
     known: Vec<&'static ServiceInfo>,
     administrator: Credentials,
@@ -19,10 +22,15 @@ pub struct ServerApi {
 }
 
 impl ServerApi {
-    pub fn new(server: Arc<Server>, administrator: Credentials, auth: Auth) -> Self {
+    pub fn new(
+        context: Arc<Context>,
+        instances: Vec<ContainerInstanceId>,
+        administrator: Credentials,
+        auth: Auth,
+    ) -> Self {
         let services = Services::default();
         let known = services.all().map(|routes| routes.service).collect();
-        Self { server, services, known, administrator, auth }
+        Self { context, instances, services, known, administrator, auth }
     }
 
     fn caller(&self, caller: &front::Caller) -> Caller {
@@ -48,10 +56,9 @@ impl ServerApi {
 
     /// Back to the first state: no records, no logs; containers are removed by the agents.
     async fn reset(&self) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
-        let context = &self.server.context;
-        context.store.reset().await?;
-        context.log_store.reset().await?;
-        self.server.wait_for_agents().await;
+        self.context.store.reset().await?;
+        self.context.log_store.reset().await?;
+        wait_for_agents(&self.context, &self.instances).await;
         Ok(())
     }
 }
@@ -63,7 +70,7 @@ impl Api for ServerApi {
     }
 
     fn now(&self) -> Timestamp {
-        Timestamp(self.server.context.now().millis())
+        Timestamp(self.context.now().millis())
     }
 
     fn secret(&self, access_key: &str, session_token: Option<&str>) -> Option<String> {
@@ -78,7 +85,7 @@ impl Api for ServerApi {
         operation: &'static OperationInfo,
         input: Value,
     ) -> Result<Value, Fault> {
-        let call = Call { context: Arc::clone(&self.server.context), caller: self.caller(&caller) };
+        let call = Call { context: Arc::clone(&self.context), caller: self.caller(&caller) };
         self.services.call(call, service.signing_name, operation.name, input).await
     }
 

@@ -1,12 +1,18 @@
 //! Settings. A flag wins over its environment variable, which wins over the configuration file.
 
 use crate::Outcome;
+use crate::admin::Purpose;
+use crate::ecs_config;
+use crate::remote::token::Token;
 use clap::{Args, Subcommand, ValueEnum};
+use longshore_model::Tags;
+use longshore_model::task_definition::Protocol;
 use longshore_model::vpc::Cidr;
 use serde::Deserialize;
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::str::FromStr;
 
 pub const DATA_DIR: &str = "/var/lib/longshore";
 
@@ -58,6 +64,136 @@ pub struct UpArgs {
     /// How many hours a stopped task is described [default: 24].
     #[arg(long, env = "LONGSHORE_KEEP_STOPPED_TASKS_HOURS", value_name = "HOURS")]
     keep_stopped_tasks_hours: Option<u32>,
+    /// Where agents of other machines join [default: nowhere].
+    #[arg(long, env = "LONGSHORE_AGENTS_LISTEN", value_name = "ADDR:PORT")]
+    agents_listen: Option<SocketAddr>,
+}
+
+#[derive(Debug, Default, Args)]
+pub struct ControlArgs {
+    /// A TOML file with these settings as keys.
+    #[arg(long, env = "LONGSHORE_CONFIG", value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Where logs, and without etcd records, are kept [default: /var/lib/longshore].
+    #[arg(long, env = "LONGSHORE_DATA_DIR", value_name = "DIR")]
+    data_dir: Option<PathBuf>,
+    /// The address that the APIs are served on [default: 127.0.0.1:4566].
+    #[arg(long, env = "LONGSHORE_LISTEN", value_name = "ADDR:PORT")]
+    listen: Option<SocketAddr>,
+    /// Where agents join [default: 0.0.0.0:4567].
+    #[arg(long, env = "LONGSHORE_AGENTS_LISTEN", value_name = "ADDR:PORT")]
+    agents_listen: Option<SocketAddr>,
+    /// Whether signatures are verified [default: strict].
+    #[arg(long, env = "LONGSHORE_AUTH", value_enum)]
+    auth: Option<Auth>,
+    /// The members of an etcd cluster that keeps the records for all control planes: http://HOST:PORT, separated by
+    /// commas [default: a store of this control plane's own].
+    #[arg(long, env = "LONGSHORE_ETCD_ENDPOINTS", value_name = "URL", value_delimiter = ',')]
+    etcd_endpoints: Vec<String>,
+    /// What the names of all records in etcd begin with [default: longshore/].
+    #[arg(long, env = "LONGSHORE_ETCD_PREFIX", value_name = "PREFIX")]
+    etcd_prefix: Option<String>,
+    /// The block of the default VPCs, /16 to /24; the same for all control planes [default: 172.31.0.0/16].
+    #[arg(long, env = "LONGSHORE_VPC_CIDR", value_name = "CIDR")]
+    vpc_cidr: Option<Cidr>,
+    /// How many hours a stopped task is described [default: 24].
+    #[arg(long, env = "LONGSHORE_KEEP_STOPPED_TASKS_HOURS", value_name = "HOURS")]
+    keep_stopped_tasks_hours: Option<u32>,
+}
+
+#[derive(Debug, Default, Args)]
+pub struct AgentArgs {
+    /// A TOML file with these settings as keys.
+    #[arg(long, env = "LONGSHORE_CONFIG", value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// The file by which ECS users configure an agent; settings given here win [default: /etc/ecs/ecs.config].
+    #[arg(long, env = "LONGSHORE_ECS_CONFIG", value_name = "FILE")]
+    ecs_config: Option<PathBuf>,
+    /// Where the agent keeps what it is, its images and its tasks' files [default: /var/lib/longshore].
+    #[arg(long, env = "LONGSHORE_DATA_DIR", value_name = "DIR")]
+    data_dir: Option<PathBuf>,
+    /// The control planes, tried in turn: https://HOST:PORT, separated by commas.
+    #[arg(long, env = "LONGSHORE_JOIN", value_name = "URL", value_delimiter = ',')]
+    join: Vec<String>,
+    /// What `longshore token create` printed; needed once.
+    #[arg(long, env = "LONGSHORE_TOKEN", value_name = "TOKEN", hide_env_values = true)]
+    token: Option<Token>,
+    /// The cluster to join; the token says it as well.
+    #[arg(long, env = "LONGSHORE_CLUSTER", value_name = "NAME")]
+    cluster: Option<String>,
+    /// What people call the instance [default: its id].
+    #[arg(long, env = "LONGSHORE_NAME", value_name = "NAME")]
+    name: Option<String>,
+    /// The availability zone that the machine is in [default: the first of the cluster's region].
+    #[arg(long, env = "LONGSHORE_AVAILABILITY_ZONE", value_name = "ZONE")]
+    availability_zone: Option<String>,
+    /// Attributes of the instance: NAME=VALUE, separated by commas.
+    #[arg(long, env = "LONGSHORE_ATTRIBUTES", value_name = "NAME=VALUE", value_delimiter = ',')]
+    attributes: Vec<String>,
+    /// Where the images of a registry come from: HOST=URL, as in docker.io=http://127.0.0.1:5000. May be repeated.
+    #[arg(
+        long = "registry-mirror",
+        env = "LONGSHORE_REGISTRY_MIRROR",
+        value_name = "HOST=URL",
+        value_delimiter = ','
+    )]
+    registry_mirror: Vec<String>,
+    /// The socket of a containerd to use instead of one of our own.
+    #[arg(long, env = "LONGSHORE_CONTAINERD", value_name = "SOCKET")]
+    containerd: Option<PathBuf>,
+    /// How many times the machine's CPU may be promised to tasks, which keep their caps [default: 1].
+    #[arg(long, env = "LONGSHORE_OVERCOMMIT_CPU", value_name = "FACTOR")]
+    overcommit_cpu: Option<f64>,
+    /// How many times the machine's memory may be promised to tasks, which keep their limits [default: 1].
+    #[arg(long, env = "LONGSHORE_OVERCOMMIT_MEMORY", value_name = "FACTOR")]
+    overcommit_memory: Option<f64>,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum TokenCommand {
+    /// Print a token that lets one agent in, once.
+    Create {
+        /// The cluster whose tasks the agent is to run.
+        #[arg(long, default_value = "default", value_name = "NAME")]
+        cluster: String,
+        /// Which tasks it is to run.
+        #[arg(long, value_enum, default_value_t)]
+        launch_type: Purpose,
+        /// The region of the cluster.
+        #[arg(long, env = "LONGSHORE_REGION", default_value = "us-east-1")]
+        region: String,
+        /// How long the token can be used: 30m, 1h, 7d.
+        #[arg(long, default_value = "1h")]
+        ttl: Period,
+        /// How to print it.
+        #[arg(long, value_enum, default_value_t)]
+        output: Output,
+        /// The data directory of the control plane.
+        #[arg(long, env = "LONGSHORE_DATA_DIR", value_name = "DIR", default_value = DATA_DIR)]
+        data_dir: PathBuf,
+    },
+}
+
+/// A length of time in milliseconds, written as `90s`, `30m`, `1h` or `7d`.
+#[derive(Clone, Copy, Debug)]
+pub struct Period(pub i64);
+
+impl FromStr for Period {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let wrong = || format!("'{text}' is not a length of time such as 90s, 30m, 1h or 7d");
+        let unit = text.chars().last().ok_or_else(wrong)?;
+        let seconds = match unit {
+            's' => 1,
+            'm' => 60,
+            'h' => 3600,
+            'd' => 86_400,
+            _ => return Err(wrong()),
+        };
+        let number: u32 = text.strip_suffix(unit).and_then(|n| n.parse().ok()).ok_or_else(wrong)?;
+        Ok(Self(i64::from(number) * seconds * 1000))
+    }
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum, Deserialize)]
@@ -155,6 +291,41 @@ pub struct Up {
     pub overcommit_cpu: f64,
     pub overcommit_memory: f64,
     pub keep_stopped_tasks_hours: u32,
+    pub agents_listen: Option<SocketAddr>,
+}
+
+/// The settings of `longshore control`.
+#[derive(Debug)]
+pub struct Control {
+    pub data_dir: PathBuf,
+    pub listen: SocketAddr,
+    pub agents_listen: SocketAddr,
+    pub auth: Auth,
+    pub etcd_endpoints: Vec<String>,
+    pub etcd_prefix: String,
+    pub vpc_cidr: Cidr,
+    pub keep_stopped_tasks_hours: u32,
+}
+
+/// The settings of `longshore agent`.
+#[derive(Debug)]
+pub struct Agent {
+    pub data_dir: PathBuf,
+    pub join: Vec<String>,
+    pub token: Option<Token>,
+    pub cluster: Option<String>,
+    pub name: Option<String>,
+    pub availability_zone: Option<String>,
+    pub attributes: BTreeMap<String, String>,
+    pub tags: Tags,
+    /// MiB.
+    pub reserved_memory: u64,
+    pub reserved_ports: Vec<(Protocol, u16)>,
+    /// Registry host → base URLs.
+    pub mirrors: BTreeMap<String, Vec<String>>,
+    pub containerd: Option<PathBuf>,
+    pub overcommit_cpu: f64,
+    pub overcommit_memory: f64,
 }
 
 /// The configuration file: the same settings by the same names.
@@ -173,17 +344,103 @@ struct File {
     overcommit_cpu: Option<f64>,
     overcommit_memory: Option<f64>,
     keep_stopped_tasks_hours: Option<u32>,
+    agents_listen: Option<SocketAddr>,
+    etcd_endpoints: Option<Vec<String>>,
+    etcd_prefix: Option<String>,
+    ecs_config: Option<PathBuf>,
+    join: Option<Vec<String>>,
+    name: Option<String>,
+    availability_zone: Option<String>,
+    attributes: Option<BTreeMap<String, String>>,
+}
+
+impl File {
+    fn mirrors(&mut self, given: &[String]) -> Outcome<BTreeMap<String, Vec<String>>> {
+        let mut mirrors = self.registry_mirrors.take().unwrap_or_default();
+        for mirror in given {
+            let (host, url) = split_mirror(mirror)?;
+            mirrors.entry(host).or_default().push(url);
+        }
+        Ok(mirrors)
+    }
+}
+
+fn any_vpc() -> Outcome<Cidr> {
+    Ok("172.31.0.0/16".parse()?)
+}
+
+impl ControlArgs {
+    pub fn complete(self) -> Outcome<Control> {
+        let file = self.config.as_deref().map(read).transpose()?.unwrap_or_default();
+        let etcd_endpoints = Some(self.etcd_endpoints).filter(|given| !given.is_empty());
+        let control = Control {
+            data_dir: self.data_dir.or(file.data_dir).unwrap_or_else(|| DATA_DIR.into()),
+            listen: self.listen.or(file.listen).unwrap_or_else(|| SocketAddr::from(([127, 0, 0, 1], 4566))),
+            agents_listen: self
+                .agents_listen
+                .or(file.agents_listen)
+                .unwrap_or_else(|| SocketAddr::from(([0, 0, 0, 0], 4567))),
+            auth: self.auth.or(file.auth).unwrap_or_default(),
+            etcd_endpoints: etcd_endpoints.or(file.etcd_endpoints).unwrap_or_default(),
+            etcd_prefix: self.etcd_prefix.or(file.etcd_prefix).unwrap_or_else(|| "longshore/".to_owned()),
+            vpc_cidr: self.vpc_cidr.or(file.vpc_cidr).map_or_else(any_vpc, Ok)?,
+            keep_stopped_tasks_hours: self
+                .keep_stopped_tasks_hours
+                .or(file.keep_stopped_tasks_hours)
+                .unwrap_or(24),
+        };
+        check_auth(control.auth, control.listen)?;
+        check_vpc_cidr(control.vpc_cidr)?;
+        Ok(control)
+    }
+}
+
+impl AgentArgs {
+    pub fn complete(self) -> Outcome<Agent> {
+        let mut file = self.config.as_deref().map(read).transpose()?.unwrap_or_default();
+        let path = self.ecs_config.or(file.ecs_config.take()).unwrap_or_else(|| ecs_config::PATH.into());
+        let ecs = ecs_config::read(&path)?;
+        if !ecs.unused.is_empty() {
+            let (path, keys) = (path.display(), ecs.unused.join(", "));
+            tracing::warn!("{path}: these keys have no effect here: {keys}");
+        }
+        let mirrors = file.mirrors(&self.registry_mirror)?;
+        let mut attributes = ecs.attributes;
+        attributes.extend(file.attributes.unwrap_or_default());
+        for attribute in &self.attributes {
+            let (name, value) = attribute.split_once('=').unwrap_or((attribute, ""));
+            attributes.insert(name.to_owned(), value.to_owned());
+        }
+        let join = Some(self.join).filter(|given| !given.is_empty()).or(file.join).unwrap_or_default();
+        if join.is_empty() {
+            return Err("say where a control plane is with --join https://HOST:PORT".into());
+        }
+        let agent = Agent {
+            data_dir: self.data_dir.or(file.data_dir).unwrap_or_else(|| DATA_DIR.into()),
+            join,
+            token: self.token,
+            cluster: self.cluster.or(file.cluster).or(ecs.cluster),
+            name: self.name.or(file.name),
+            availability_zone: self.availability_zone.or(file.availability_zone).or(ecs.availability_zone),
+            attributes,
+            tags: ecs.tags,
+            reserved_memory: ecs.reserved_memory,
+            reserved_ports: ecs.reserved_ports,
+            mirrors,
+            containerd: self.containerd.or(file.containerd),
+            overcommit_cpu: self.overcommit_cpu.or(file.overcommit_cpu).unwrap_or(1.0),
+            overcommit_memory: self.overcommit_memory.or(file.overcommit_memory).unwrap_or(1.0),
+        };
+        check_overcommit("cpu", agent.overcommit_cpu)?;
+        check_overcommit("memory", agent.overcommit_memory)?;
+        Ok(agent)
+    }
 }
 
 impl UpArgs {
     pub fn complete(self) -> Outcome<Up> {
-        let file = self.config.as_deref().map(read).transpose()?.unwrap_or_default();
-        let mut mirrors = file.registry_mirrors.unwrap_or_default();
-        for (host, url) in
-            self.registry_mirror.iter().map(|mirror| split_mirror(mirror)).collect::<Outcome<Vec<_>>>()?
-        {
-            mirrors.entry(host).or_default().push(url);
-        }
+        let mut file = self.config.as_deref().map(read).transpose()?.unwrap_or_default();
+        let mirrors = file.mirrors(&self.registry_mirror)?;
         let up = Up {
             data_dir: self.data_dir.or(file.data_dir).unwrap_or_else(|| DATA_DIR.into()),
             listen: self.listen.or(file.listen).unwrap_or_else(|| SocketAddr::from(([127, 0, 0, 1], 4566))),
@@ -191,10 +448,7 @@ impl UpArgs {
             instances: self.instances.or(file.instances).unwrap_or(1),
             container_instances: self.container_instances.or(file.container_instances).unwrap_or(0),
             cluster: self.cluster.or(file.cluster).unwrap_or_else(|| "default".to_owned()),
-            vpc_cidr: match self.vpc_cidr.or(file.vpc_cidr) {
-                Some(cidr) => cidr,
-                None => "172.31.0.0/16".parse()?,
-            },
+            vpc_cidr: self.vpc_cidr.or(file.vpc_cidr).map_or_else(any_vpc, Ok)?,
             mirrors,
             containerd: self.containerd.or(file.containerd),
             overcommit_cpu: self.overcommit_cpu.or(file.overcommit_cpu).unwrap_or(32.0),
@@ -203,6 +457,7 @@ impl UpArgs {
                 .keep_stopped_tasks_hours
                 .or(file.keep_stopped_tasks_hours)
                 .unwrap_or(24),
+            agents_listen: self.agents_listen.or(file.agents_listen),
         };
         up.check()?;
         Ok(up)
@@ -211,16 +466,8 @@ impl UpArgs {
 
 impl Up {
     fn check(&self) -> Outcome {
-        if self.auth == Auth::Any && !self.listen.ip().is_loopback() {
-            return Err(format!(
-                "--auth any lets everybody in and is refused on {}, which is not a loopback address: listen on 127.0.0.1, or leave it out",
-                self.listen
-            )
-            .into());
-        }
-        if !(16..=24).contains(&self.vpc_cidr.prefix()) {
-            return Err(format!("--vpc-cidr must be between /16 and /24, and is {}", self.vpc_cidr).into());
-        }
+        check_auth(self.auth, self.listen)?;
+        check_vpc_cidr(self.vpc_cidr)?;
         if !(1..=64).contains(&self.instances) {
             return Err(format!("--instances must be between 1 and 64, and is {}", self.instances).into());
         }
@@ -239,15 +486,34 @@ impl Up {
             )
             .into());
         }
-        for (flag, factor) in [("cpu", self.overcommit_cpu), ("memory", self.overcommit_memory)] {
-            if !(0.01..=10_000.0).contains(&factor) {
-                return Err(
-                    format!("--overcommit-{flag} must be between 0.01 and 10000, and is {factor}").into()
-                );
-            }
-        }
-        Ok(())
+        check_overcommit("cpu", self.overcommit_cpu)?;
+        check_overcommit("memory", self.overcommit_memory)
     }
+}
+
+fn check_auth(auth: Auth, listen: SocketAddr) -> Outcome {
+    if auth == Auth::Any && !listen.ip().is_loopback() {
+        return Err(format!(
+            "--auth any lets everybody in and is refused on {listen}, which is not a loopback address: listen on \
+             127.0.0.1, or leave it out"
+        )
+        .into());
+    }
+    Ok(())
+}
+
+fn check_vpc_cidr(cidr: Cidr) -> Outcome {
+    if !(16..=24).contains(&cidr.prefix()) {
+        return Err(format!("--vpc-cidr must be between /16 and /24, and is {cidr}").into());
+    }
+    Ok(())
+}
+
+fn check_overcommit(flag: &str, factor: f64) -> Outcome {
+    if !(0.01..=10_000.0).contains(&factor) {
+        return Err(format!("--overcommit-{flag} must be between 0.01 and 10000, and is {factor}").into());
+    }
+    Ok(())
 }
 
 fn read(path: &Path) -> Outcome<File> {

@@ -3,8 +3,10 @@
 
 use crate::Outcome;
 use crate::data_dir::{self, DataDir};
-use longshore_control::RandomIds;
+use longshore_control::agents::admission;
+use longshore_control::{Context, RandomIds};
 use longshore_model::id::IdSource;
+use longshore_model::join::Administrator;
 use serde::{Deserialize, Serialize};
 use std::fmt;
 
@@ -36,6 +38,21 @@ pub fn of(data_dir: &DataDir) -> Outcome<Credentials> {
     };
     data_dir::write(&path, &made)?;
     Ok(made)
+}
+
+/// The key that the control planes of one store share, kept in the data directory for `longshore env` as well.
+pub async fn shared(data_dir: &DataDir, context: &Context) -> Outcome<Credentials> {
+    let own = of(data_dir)?;
+    let made = || Administrator {
+        access_key_id: own.access_key_id.clone(),
+        secret_access_key: own.secret_access_key.clone(),
+        account: own.account.clone(),
+    };
+    let Administrator { access_key_id, secret_access_key, account } =
+        admission::administrator(context, made).await?;
+    let shared = Credentials { access_key_id, secret_access_key, account };
+    data_dir::write(&data_dir.credentials(), &shared)?;
+    Ok(shared)
 }
 
 /// Symbols at random; the alphabet's length divides 256, so each is as likely as the others.

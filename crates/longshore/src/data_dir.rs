@@ -4,6 +4,7 @@ use crate::Outcome;
 use longshore_model::ContainerInstanceId;
 use longshore_model::vpc::Cidr;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
+use std::fs::File;
 use std::io::Write;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -76,6 +77,28 @@ impl DataDir {
 
     pub fn credentials(&self) -> PathBuf {
         self.path.join("credentials.json")
+    }
+
+    /// Keeps others from using the directory until the process ends.
+    pub fn lock(&self) -> Outcome<File> {
+        let path = self.path.join("lock");
+        let file = File::options().create(true).truncate(false).write(true).open(&path)?;
+        rustix::fs::flock(&file, rustix::fs::FlockOperation::NonBlockingLockExclusive).map_err(|_| {
+            format!(
+                "{} is in use by another process: stop it, or use another data directory",
+                self.path.display()
+            )
+        })?;
+        Ok(file)
+    }
+
+    /// What an agent keeps of its joining.
+    pub fn agent<T: DeserializeOwned>(&self) -> Outcome<Option<T>> {
+        read(&self.path.join("agent.json"))
+    }
+
+    pub fn keep_agent<T: Serialize>(&self, agent: &T) -> Outcome {
+        write(&self.path.join("agent.json"), agent)
     }
 
     pub fn identity(&self) -> Outcome<Option<Identity>> {

@@ -4,6 +4,7 @@ use crate::Outcome;
 use crate::admin::{self, Ask};
 use crate::config::{DownArgs, Up, UpArgs};
 use crate::data_dir::DataDir;
+use crate::remote::connector::Identity;
 use crate::server::{self, Server};
 use longshore_agent::network;
 use longshore_agent::runtime::supervisor::Containerd;
@@ -18,8 +19,13 @@ pub async fn run(args: DownArgs) -> Outcome {
     if admin::ask(&data_dir.admin_socket(), &Ask::Stop, |_| {}).await?.is_some() {
         eprintln!("stopping the server");
     }
+    if let Some(agent) = data_dir.agent::<Identity>()? {
+        // Its control plane hears of its tasks' end when the instance is deregistered or found to be gone.
+        let _lock = when_free(async || data_dir.lock()).await?;
+        return remove(&data_dir, agent.vpc_cidr).await;
+    }
     let Some(identity) = data_dir.identity()? else {
-        eprintln!("no server was started on {} yet", data_dir.path().display());
+        eprintln!("no container instance was started on {} yet", data_dir.path().display());
         return Ok(());
     };
     if holds_tasks(&data_dir).await? {
@@ -32,10 +38,7 @@ pub async fn run(args: DownArgs) -> Outcome {
         stop_all_tasks(&server).await?;
         server.stop().await?;
     }
-    remove(&data_dir, identity.vpc_cidr).await?;
-    let _ = std::fs::remove_file(data_dir.admin_socket());
-    eprintln!("down; {} keeps the records", data_dir.path().display());
-    Ok(())
+    remove(&data_dir, identity.vpc_cidr).await
 }
 
 /// Whether tasks have to be stopped: only then is the server needed once more.
@@ -60,7 +63,7 @@ async fn when_free<T>(attempt: impl AsyncFn() -> Outcome<T>) -> Outcome<T> {
 }
 
 async fn stop_all_tasks(server: &Server) -> Outcome {
-    let context = &server.context;
+    let context = &server.control.context;
     let mut changes = context.store.follow();
     let why = Stop { code: StopCode::UserInitiated, reason: "Task stopped by longshore down".to_owned() };
     let tasks: Vec<_> = context.view().tasks.iter().filter(|task| task.holds_resources()).cloned().collect();
@@ -91,7 +94,8 @@ async fn stop_all_tasks(server: &Server) -> Outcome {
 async fn remove(data_dir: &DataDir, vpc_cidr: Cidr) -> Outcome {
     Containerd::down_dir(data_dir.path()).await?;
     // Removing finds what is there by the server's id, whatever instance it belongs to.
-    network::down(&network::Config::new(data_dir.path(), vpc_cidr, network::Instance::Host))
-        .await
-        .map_err(Into::into)
+    network::down(&network::Config::new(data_dir.path(), vpc_cidr, network::Instance::Host)).await?;
+    let _ = std::fs::remove_file(data_dir.admin_socket());
+    eprintln!("down; {} keeps the records", data_dir.path().display());
+    Ok(())
 }

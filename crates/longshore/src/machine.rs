@@ -1,24 +1,21 @@
 //! What this machine has to offer.
 
 use crate::Outcome;
-use crate::config::Up;
 use longshore_model::Resources;
 use longshore_model::container_instance::CpuArchitecture;
 use std::collections::BTreeMap;
 
-/// What each of the instances may promise to tasks: its part of the machine, times the overcommit.
-pub fn share(up: &Up) -> Outcome<Resources> {
+/// What each of the parts, the instances, may promise to tasks: its part of the machine, times the overcommit.
+pub fn share(parts: u16, overcommit_cpu: f64, overcommit_memory: f64) -> Outcome<Resources> {
     let cpus =
         std::thread::available_parallelism().map_err(|error| format!("count the CPUs: {error}"))?.get();
     let meminfo =
         std::fs::read_to_string("/proc/meminfo").map_err(|error| format!("read /proc/meminfo: {error}"))?;
     let kibibytes = total_kibibytes(&meminfo).ok_or("/proc/meminfo has no MemTotal")?;
-    let share = |amount: f64, overcommit: f64| {
-        (amount * overcommit / f64::from(up.instances + up.container_instances)) as u64
-    };
+    let share = |amount: f64, overcommit: f64| (amount * overcommit / f64::from(parts.max(1))) as u64;
     Ok(Resources {
-        cpu: share(cpus as f64 * 1024.0, up.overcommit_cpu),
-        memory: share(kibibytes as f64 / 1024.0, up.overcommit_memory),
+        cpu: share(cpus as f64 * 1024.0, overcommit_cpu),
+        memory: share(kibibytes as f64 / 1024.0, overcommit_memory),
     })
 }
 

@@ -1,16 +1,22 @@
 //! The one binary: flags, configuration and wiring. Invariant: nothing is decided here.
 
 mod admin;
+mod agent;
 mod api;
 mod config;
+mod control;
 mod credentials;
 mod data_dir;
 mod down;
+mod ecs_config;
 mod env;
 mod events;
 mod image;
+mod instance;
 mod machine;
+mod remote;
 mod server;
+mod token;
 mod up;
 mod why;
 
@@ -30,6 +36,15 @@ struct Cli {
 enum Command {
     /// Run the control plane and agents on this machine, until SIGTERM; containers outlive it.
     Up(Box<config::UpArgs>),
+    /// Run a control plane alone: the APIs and the decisions, for agents on other machines.
+    Control(Box<config::ControlArgs>),
+    /// Run this machine as a container instance of a control plane elsewhere; containers outlive it.
+    Agent(Box<config::AgentArgs>),
+    /// Tokens by which agents join.
+    Token {
+        #[command(subcommand)]
+        command: config::TokenCommand,
+    },
     /// Stop all tasks and remove containers, networks, mounts and rules; the data directory stays.
     Down(config::DownArgs),
     /// Print the export lines that point the aws CLI and the SDKs at the server.
@@ -58,6 +73,9 @@ fn main() -> ExitCode {
     let outcome = runtime.block_on(async {
         match cli.command {
             Command::Up(args) => up::run(*args).await,
+            Command::Control(args) => control::run(*args).await,
+            Command::Agent(args) => agent::run(*args).await,
+            Command::Token { command } => token::run(command).await,
             Command::Down(args) => down::run(args).await,
             Command::Env(args) => env::run(args),
             Command::Why(args) => why::run(args).await,

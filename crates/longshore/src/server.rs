@@ -3,40 +3,63 @@
 use crate::config::Up;
 use crate::credentials::ACCOUNT;
 use crate::data_dir::{DataDir, Identity};
+use crate::instance::{LINK, Machine, Opened};
 use crate::{Outcome, machine};
-use longshore_agent::agent::{self, Instance};
-use longshore_agent::cgroup::Cgroups;
-use longshore_agent::logs::Logs;
-use longshore_agent::network::{self, Network};
-use longshore_agent::runtime::{ContainerdRuntime, Runtime, supervisor::Containerd};
+use longshore_agent::agent;
+use longshore_agent::network;
+use longshore_agent::runtime::{Runtime, supervisor::Containerd};
 use longshore_control::agents::{self, Link};
 use longshore_control::log_store::{self, LogStore};
 use longshore_control::{Config, Context, RandomIds, housekeeping};
 use longshore_engine::View;
-use longshore_model::container_instance::{
-    AgentVersion, Capacity, ContainerInstance, Membership, Ports, Status,
-};
+use longshore_model::container_instance::{AgentVersion, Capacity, Membership, Ports, Status};
 use longshore_model::id::IdSource;
 use longshore_model::link::Hello;
 use longshore_model::task::LaunchType;
-use longshore_model::{ContainerInstanceId, Resources, Scope};
+use longshore_model::vpc::Cidr;
+use longshore_model::{ContainerInstanceId, Resources, Scope, Tags};
 use longshore_store::Store;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
-/// Messages that wait on a link in each direction.
-const LINK: usize = 256;
-
 /// Where the numbers of container instances begin, so that they keep their places whatever `--instances` says.
 const MEMBERS: usize = 64;
 /// The region of the clusters that this machine's container instances join.
 const REGION: &str = "us-east-1";
 
-/// Everything but the APIs' front.
-pub struct Server {
+/// The APIs' state and what is done with it beside them.
+pub struct ControlPlane {
     pub context: Arc<Context>,
+    housekeeping: JoinHandle<()>,
+}
+
+impl ControlPlane {
+    pub async fn start(
+        data_dir: &DataDir,
+        store: Arc<Store<View>>,
+        vpc_cidr: Cidr,
+        keep_stopped_tasks_hours: u32,
+    ) -> Outcome<Self> {
+        let logs = data_dir.logs();
+        let log_store =
+            tokio::task::spawn_blocking(move || LogStore::open(&logs, log_store::Options::default()))
+                .await??;
+        let keep_stopped_tasks = i64::from(keep_stopped_tasks_hours) * 3_600_000;
+        let context = Arc::new(Context::new(store, log_store, Config { vpc_cidr, keep_stopped_tasks }));
+        let housekeeping = tokio::spawn(housekeeping::run(Arc::clone(&context)));
+        Ok(Self { context, housekeeping })
+    }
+
+    pub fn stop(self) {
+        self.housekeeping.abort();
+    }
+}
+
+/// A control plane and the instances of its machine: everything but the APIs' front.
+pub struct Server {
+    pub control: ControlPlane,
     pub containerd: Containerd,
     pub runtimes: Vec<Arc<dyn Runtime>>,
     pub instances: Vec<ContainerInstanceId>,
@@ -48,22 +71,16 @@ impl Server {
     pub async fn start(data_dir: &DataDir, up: &Up) -> Outcome<Self> {
         let store = Arc::new(open_store(data_dir).await?);
         let identity = identity(data_dir, up, &store.snapshot().view)?;
-        let logs = data_dir.logs();
-        let log_store =
-            tokio::task::spawn_blocking(move || LogStore::open(&logs, log_store::Options::default()))
-                .await??;
-        let config = Config {
-            vpc_cidr: identity.vpc_cidr,
-            keep_stopped_tasks: i64::from(up.keep_stopped_tasks_hours) * 3_600_000,
-        };
-        let context = Arc::new(Context::new(store, log_store, config));
+        let control =
+            ControlPlane::start(data_dir, store, identity.vpc_cidr, up.keep_stopped_tasks_hours).await?;
         let containerd = match &up.containerd {
             Some(address) => Containerd::external(data_dir.path(), address).await?,
             None => Containerd::start(data_dir.path()).await?,
         };
         let mut server =
-            Self { context, containerd, runtimes: Vec::new(), instances: Vec::new(), running: Vec::new() };
-        let resources = machine::share(up)?;
+            Self { control, containerd, runtimes: Vec::new(), instances: Vec::new(), running: Vec::new() };
+        let parts = up.instances + up.container_instances;
+        let resources = machine::share(parts, up.overcommit_cpu, up.overcommit_memory)?;
         for (index, id) in identity.instances.iter().enumerate() {
             let place = match (identity.instances.len(), u16::try_from(index)) {
                 (1, _) | (_, Err(_)) => network::Instance::Host,
@@ -79,8 +96,7 @@ impl Server {
             let hello = hello(*id, name, resources, machine::attributes(REGION, number));
             server.start_instance(data_dir, up, index, place, hello, member_of(up, *id)).await?;
         }
-        server.running.push(tokio::spawn(housekeeping::run(Arc::clone(&server.context))));
-        server.wait_for_agents().await;
+        wait_for_agents(&server.control.context, &server.instances).await;
         Ok(server)
     }
 
@@ -93,56 +109,46 @@ impl Server {
         hello: Hello,
         capacity: Capacity,
     ) -> Outcome {
-        let network = network::Config::new(data_dir.path(), self.context.config.vpc_cidr, place);
-        let network = Network::open(network).await?;
-        let runtime = ContainerdRuntime::connect(self.containerd.config(index, up.mirrors.clone())).await?;
-        let runtime: Arc<dyn Runtime> = Arc::new(runtime);
-        self.runtimes.push(Arc::clone(&runtime));
-        self.instances.push(hello.instance);
-        let timekeeper = Arc::clone(&self.context);
-        let clock: longshore_agent::logs::Clock = Arc::new(move || timekeeper.now());
-        let (to_control, from_agent) = mpsc::channel(LINK);
-        let (to_agent, from_control) = mpsc::channel(LINK);
-        let instance = Instance {
-            hello,
-            runtime,
-            network: Arc::new(network),
-            cgroups: Arc::new(Cgroups::detect(&format!("/longshore-{}/{index}", self.containerd.hash()))?),
-            logs: Arc::new(Logs::new(to_control.clone(), clock)),
-            tasks_dir: data_dir.tasks(index),
-            to_control,
+        let context = Arc::clone(&self.control.context);
+        let timekeeper = Arc::clone(&context);
+        let machine = Machine {
+            data_dir,
+            containerd: &self.containerd,
+            vpc_cidr: context.config.vpc_cidr,
+            mirrors: &up.mirrors,
+            clock: Arc::new(move || timekeeper.now()),
         };
-        std::fs::create_dir_all(&instance.tasks_dir)?;
-        let context = Arc::clone(&self.context);
+        self.instances.push(hello.instance);
+        let Opened { instance, from_agent } = machine.open(index, place, hello).await?;
+        self.runtimes.push(Arc::clone(&instance.runtime));
+        let (to_agent, from_control) = mpsc::channel(LINK);
         self.running.push(tokio::spawn(async move {
             let ended = agents::serve(context, capacity, Link { to_agent, from_agent }).await;
             tracing::info!(reason = %ended, "an agent's connection ended");
         }));
-        self.running.push(tokio::spawn(agent::run(Arc::new(instance), from_control)));
+        self.running.push(tokio::spawn(agent::run(instance, from_control)));
         Ok(())
-    }
-
-    /// Waits until every instance takes tasks.
-    pub async fn wait_for_agents(&self) {
-        let mut changes = self.context.store.follow();
-        let connected = |view: &View| {
-            self.instances.iter().all(|id| {
-                view.container_instances
-                    .get(&ContainerInstance::key_of(*id))
-                    .is_some_and(|i| i.agent_connected)
-            })
-        };
-        while !connected(&self.context.view()) {
-            if changes.next().await.is_none() {
-                return;
-            }
-        }
     }
 
     /// Ends everything but the containers.
     pub async fn stop(self) -> Outcome {
         self.running.iter().for_each(JoinHandle::abort);
+        self.control.stop();
         Ok(self.containerd.stop().await?)
+    }
+}
+
+/// Waits until every one of the instances takes tasks.
+pub async fn wait_for_agents(context: &Context, instances: &[ContainerInstanceId]) {
+    let mut changes = context.store.follow();
+    let connected = |view: &View| {
+        let is_connected = |id| view.container_instance(id).is_some_and(|instance| instance.agent_connected);
+        instances.iter().all(|id| is_connected(*id))
+    };
+    while !connected(&context.view()) {
+        if changes.next().await.is_none() {
+            return;
+        }
     }
 }
 
@@ -167,6 +173,7 @@ fn hello(
         ports: Ports::default(),
         gpus: Vec::new(),
         agent: AgentVersion { agent: env!("CARGO_PKG_VERSION").to_owned(), runtime: "containerd".to_owned() },
+        tags: Tags::default(),
     }
 }
 

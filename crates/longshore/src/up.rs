@@ -2,8 +2,10 @@
 
 use crate::admin::{self, Admin};
 use crate::api::ServerApi;
-use crate::config::{Auth, Up, UpArgs};
+use crate::config::{Auth, UpArgs};
 use crate::data_dir::{DataDir, Running};
+use crate::remote::authority::fingerprint_of;
+use crate::remote::listener::Listener;
 use crate::server::Server;
 use crate::{Outcome, credentials};
 use longshore_control::front::{self, Front};
@@ -23,42 +25,60 @@ pub async fn run(args: UpArgs) -> Outcome {
         TcpListener::bind(up.listen).await.map_err(|error| format!("listen on {}: {error}", up.listen))?;
     let listen = listener.local_addr()?;
     let credentials = credentials::of(&data_dir)?;
-    let mut terminate = signal(SignalKind::terminate())?;
-    let mut interrupt = signal(SignalKind::interrupt())?;
-    let server = Arc::new(Server::start(&data_dir, &up).await?);
-    let (stop, mut stopped) = mpsc::channel(1);
-    admin::serve(
-        &data_dir.admin_socket(),
-        Admin { context: Arc::clone(&server.context), runtimes: server.runtimes.clone(), stop },
-    )
-    .await?;
+    let server = Server::start(&data_dir, &up).await?;
+    let context = Arc::clone(&server.control.context);
+    let (fingerprint, agents) = match up.agents_listen {
+        None => (None, None),
+        Some(address) => {
+            let listener =
+                TcpListener::bind(address).await.map_err(|error| format!("listen on {address}: {error}"))?;
+            let address = listener.local_addr()?;
+            let gate = Listener::new(Arc::clone(&context)).await?;
+            let fingerprint = fingerprint_of(gate.authority())?;
+            (Some(fingerprint), Some((address, tokio::spawn(gate.serve(listener)))))
+        }
+    };
+    let (stop, stopped) = mpsc::channel(1);
+    let runtimes = server.runtimes.clone();
+    let admin = Admin { context: Some(Arc::clone(&context)), runtimes, stop, fingerprint };
+    admin::serve(&data_dir.admin_socket(), admin).await?;
 
     let (shutdown, shutting_down) = watch::channel(false);
-    let front = front(&up, Arc::clone(&server), credentials);
-    let serving = tokio::spawn(front.serve(listener, shutting_down));
+    let api = ServerApi::new(context, server.instances.clone(), credentials, up.auth);
+    let serving = tokio::spawn(front(up.auth, api).serve(listener, shutting_down));
     data_dir.keep_running(&Running { listen })?;
     println!("ready http://{listen}");
+    if let Some((address, _)) = &agents {
+        println!("agents https://{address}");
+    }
     std::io::stdout().flush()?;
 
+    until_told(stopped).await?;
+    tracing::info!("stopping; containers go on, and the next `longshore up` finds them");
+    shutdown.send_replace(true);
+    let _ = serving.await;
+    if let Some((_, serving)) = agents {
+        serving.abort();
+    }
+    server.stop().await
+}
+
+/// Until a signal or `longshore down` ends the process.
+pub async fn until_told(mut stopped: mpsc::Receiver<()>) -> Outcome {
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
     tokio::select! {
         _ = terminate.recv() => {}
         _ = interrupt.recv() => {}
         _ = stopped.recv() => {}
     }
-    tracing::info!("stopping; containers go on, and the next `longshore up` finds them");
-    shutdown.send_replace(true);
-    let _ = serving.await;
-    match Arc::try_unwrap(server) {
-        Ok(server) => server.stop().await,
-        // A request that did not end in time still holds it; ending the process ends that too.
-        Err(_) => Ok(()),
-    }
+    Ok(())
 }
 
-fn front(up: &Up, server: Arc<Server>, credentials: credentials::Credentials) -> Front {
-    let auth = match up.auth {
+pub fn front(auth: Auth, api: ServerApi) -> Front {
+    let auth = match auth {
         Auth::Strict => front::Auth::Strict,
         Auth::Any => front::Auth::Any,
     };
-    Front::new(Arc::new(ServerApi::new(server, credentials, up.auth)), auth, front::Limits::default())
+    Front::new(Arc::new(api), auth, front::Limits::default())
 }

@@ -7,6 +7,7 @@ pub mod cluster;
 pub mod container_instance;
 pub mod event;
 pub mod id;
+pub mod join;
 pub mod link;
 pub mod log_group;
 pub mod placement;

@@ -4,6 +4,7 @@
 use crate::container_instance::{AgentVersion, CpuArchitecture, Ports};
 use crate::id::{ContainerInstanceId, TaskId};
 use crate::resources::Resources;
+use crate::tag::Tags;
 use crate::task::{Health, HostPort, TaskRef};
 use crate::task_definition::{Dependency, EnvironmentVariable, HealthCheck, RestartPolicy, Volume};
 use crate::time::Timestamp;
@@ -44,6 +45,9 @@ pub struct Hello {
     pub ports: Ports,
     pub gpus: Vec<String>,
     pub agent: AgentVersion,
+    /// Those that the instance has when it registers.
+    #[serde(default)]
+    pub tags: Tags,
 }
 
 /// One task as its instance should have it.

@@ -273,6 +273,15 @@ impl Supervisor {
         }
     }
 
+    /// On a new link: what was sent over the old one and not stored is sent again.
+    pub(super) fn follow_again(&self) {
+        let told = self.told.borrow().assignment.clone();
+        let started = |spec: &&ContainerSpec| {
+            self.containers.iter().any(|held| held.spec.name == spec.name && !held.is_waiting())
+        };
+        told.containers.iter().filter(started).for_each(|spec| self.follow_output(spec));
+    }
+
     pub(super) fn follow_output(&self, spec: &ContainerSpec) {
         let Some(target) = &spec.log else { return };
         let source = crate::logs::Source {

@@ -7,7 +7,7 @@ use longshore_model::link::{LogBatch, ToAgent};
 use longshore_model::log_group::LogGroup;
 use longshore_model::task::Task;
 use longshore_model::task_definition::TaskDefinition;
-use longshore_model::{Scope, Timestamp};
+use longshore_model::{ContainerInstanceId, Scope, Timestamp};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::task::JoinSet;
@@ -19,14 +19,16 @@ const RETRY: Duration = Duration::from_secs(1);
 
 pub struct LogIntake {
     context: Arc<Context>,
+    /// Whose agent sends: what it says of tasks of others is stored nowhere.
+    instance: ContainerInstanceId,
     storing: JoinSet<ToAgent>,
     /// Answers that [`LogIntake::take`] had to collect to make room.
     done: Vec<ToAgent>,
 }
 
 impl LogIntake {
-    pub fn new(context: Arc<Context>) -> Self {
-        Self { context, storing: JoinSet::new(), done: Vec::new() }
+    pub fn new(context: Arc<Context>, instance: ContainerInstanceId) -> Self {
+        Self { context, instance, storing: JoinSet::new(), done: Vec::new() }
     }
 
     pub async fn take(&mut self, batch: LogBatch) {
@@ -35,8 +37,8 @@ impl LogIntake {
         {
             self.done.push(stored);
         }
-        let context = Arc::clone(&self.context);
-        self.storing.spawn(async move { store(&context, batch).await });
+        let (context, instance) = (Arc::clone(&self.context), self.instance);
+        self.storing.spawn(async move { store(&context, instance, batch).await });
     }
 
     pub fn busy(&self) -> bool {
@@ -83,10 +85,10 @@ pub fn destination(task: &Task, definition: &TaskDefinition, container: &str) ->
 
 /// Stores a batch, however long the disk takes. A batch that no stream waits for any more counts as stored:
 /// the container must not wait for a log group that its owner deleted.
-async fn store(context: &Context, batch: LogBatch) -> ToAgent {
+async fn store(context: &Context, instance: ContainerInstanceId, batch: LogBatch) -> ToAgent {
     loop {
         let view = context.view();
-        let task = view.tasks.get(&batch.task.key());
+        let task = view.tasks.get(&batch.task.key()).filter(|task| task.container_instance == instance);
         let definition = task.and_then(|task| view.task_definition(&task.scope, &task.family, task.revision));
         let wanted = task
             .zip(definition)

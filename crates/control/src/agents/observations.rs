@@ -3,8 +3,8 @@
 
 use crate::context::{CommitError, Context};
 use longshore_engine::lifecycle;
-use longshore_model::TaskId;
 use longshore_model::link::Observation;
+use longshore_model::{ContainerInstanceId, TaskId};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,14 +15,16 @@ const RETRY: Duration = Duration::from_secs(1);
 
 pub struct Observations {
     context: Arc<Context>,
+    /// Whose agent reports: of tasks of others it has nothing to say.
+    instance: ContainerInstanceId,
     committing: JoinSet<TaskId>,
     /// A task whose report is being committed, and the report that came meanwhile.
     waiting: BTreeMap<TaskId, Option<Observation>>,
 }
 
 impl Observations {
-    pub fn new(context: Arc<Context>) -> Self {
-        Self { context, committing: JoinSet::new(), waiting: BTreeMap::new() }
+    pub fn new(context: Arc<Context>, instance: ContainerInstanceId) -> Self {
+        Self { context, instance, committing: JoinSet::new(), waiting: BTreeMap::new() }
     }
 
     pub fn take(&mut self, observation: Observation) {
@@ -53,10 +55,10 @@ impl Observations {
     fn begin(&mut self, observation: Observation) {
         let task = observation.task.id;
         self.waiting.insert(task, None);
-        let context = Arc::clone(&self.context);
+        let (context, instance) = (Arc::clone(&self.context), self.instance);
         self.committing.spawn(async move {
             // The agent says it once; until it is recorded, nothing moves the task on.
-            while let Err(error) = commit(&context, &observation).await {
+            while let Err(error) = commit(&context, instance, &observation).await {
                 tracing::error!(%task, error = &error as &dyn std::error::Error, "a task's report is not recorded yet");
                 tokio::time::sleep(RETRY).await;
             }
@@ -65,11 +67,16 @@ impl Observations {
     }
 }
 
-async fn commit(context: &Context, observation: &Observation) -> Result<(), CommitError> {
+async fn commit(
+    context: &Context,
+    instance: ContainerInstanceId,
+    observation: &Observation,
+) -> Result<(), CommitError> {
     context
         .commit(|snapshot, transaction| {
             let view = &snapshot.view;
-            let Some(task) = view.tasks.get(&observation.task.key()) else { return Ok(()) };
+            let task = view.tasks.get(&observation.task.key());
+            let Some(task) = task.filter(|task| task.container_instance == instance) else { return Ok(()) };
             let Some(definition) = view.task_definition(&task.scope, &task.family, task.revision) else {
                 return Ok(());
             };

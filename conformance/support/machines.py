@@ -1,0 +1,151 @@
+"""Many machines on this one: control planes, and agents in network namespaces that one bridge joins."""
+
+import contextlib
+import ipaddress
+import json
+import os
+import random
+import shutil
+import subprocess
+import tempfile
+import uuid
+
+from .host import run
+from .server import Failed, Server, clean_environment, free_port, live
+from .waiting import until
+
+
+class Lan:
+    """A bridge, and a network namespace for each machine on it."""
+
+    def __init__(self):
+        self.name = f"lsb{uuid.uuid4().hex[:6]}"
+        # Addresses for benchmarks of network devices (RFC 2544): nobody routes them.
+        self.block = ipaddress.ip_network(f"198.{random.choice((18, 19))}.{random.randrange(256)}.0/24")
+        self.machines = []
+        run("ip", "link", "add", self.name, "type", "bridge")
+        run("ip", "address", "add", f"{self.address}/24", "dev", self.name)
+        run("ip", "link", "set", self.name, "up")
+
+    @property
+    def address(self):
+        """This machine's own."""
+        return str(self.block[1])
+
+    def machine(self):
+        """The name of a new machine's network namespace."""
+        number = len(self.machines) + 2
+        name = f"{self.name}m{number}"
+        self.machines.append(name)
+        run("ip", "netns", "add", name)
+        run("ip", "link", "add", name, "type", "veth", "peer", "name", "eth0", "netns", name)
+        run("ip", "link", "set", name, "master", self.name, "up")
+        run("ip", "-n", name, "address", "add", f"{self.block[number]}/24", "dev", "eth0")
+        for link in ("lo", "eth0"):
+            run("ip", "-n", name, "link", "set", link, "up")
+        run("ip", "-n", name, "route", "add", "default", "via", self.address)
+        return name
+
+    @contextlib.contextmanager
+    def cut(self, machine):
+        """As when somebody pulls the cable."""
+        run("ip", "link", "set", machine, "down")
+        try:
+            yield
+        finally:
+            run("ip", "link", "set", machine, "up")
+
+    def clean_up(self):
+        for machine in self.machines:
+            subprocess.run(["ip", "netns", "delete", machine], env=clean_environment(), check=False)
+        subprocess.run(["ip", "link", "delete", self.name], env=clean_environment(), check=False)
+
+
+class Control(Server):
+    """A control plane alone."""
+
+    def __init__(self, lan, *flags, **options):
+        super().__init__(*flags, **options)
+        self.agents_url = f"https://{lan.address}:{free_port()}"
+
+    def start_command(self):
+        agents = self.agents_url.removeprefix("https://")
+        return self.command("control", "--listen", f"{self.host}:{self.port}", "--agents-listen", agents, *self.flags)
+
+    def token(self, cluster, launch_type="ec2"):
+        words = ["token", "create", "--cluster", cluster, "--launch-type", launch_type, "--output", "json"]
+        return json.loads(self.run(*words))["token"]
+
+
+class Agent(Server):
+    """An agent on a machine of its own."""
+
+    def __init__(self, lan, controls, cluster, *flags, launch_type="ec2", token=None):
+        super().__init__()
+        self.machine = lan.machine()
+        joins = ",".join(control.agents_url for control in controls)
+        self.flags = ["--join", joins, "--ecs-config", self.data_dir / "ecs.config", *flags]
+        self.environment = {"LONGSHORE_TOKEN": token or controls[0].token(cluster, launch_type)}
+
+    def command(self, *arguments):
+        # Not `ip netns exec`, which hides the cgroups.
+        return ["nsenter", f"--net=/run/netns/{self.machine}", *super().command(*arguments)]
+
+    def start_command(self):
+        return self.command("agent", *self.flags)
+
+    def is_ready(self, said):
+        return bool(said) and said.startswith("ready ")
+
+    @property
+    def instance(self):
+        return json.loads((self.data_dir / "agent.json").read_text())["instance"]
+
+
+class Etcd:
+    """A real etcd of one member."""
+
+    def __init__(self):
+        self.data_dir = tempfile.mkdtemp(prefix="longshore-etcd-")
+        self.url, peers = (f"http://127.0.0.1:{free_port()}" for _ in range(2))
+        command = ["etcd", "--data-dir", self.data_dir, "--log-level", "error", "--listen-client-urls", self.url]
+        command += ["--advertise-client-urls", self.url, "--listen-peer-urls", peers]
+        command += ["--initial-advertise-peer-urls", peers, "--initial-cluster", f"default={peers}"]
+        # Its files are thrown away: nothing is gained by waiting for the disk.
+        self.process = subprocess.Popen([*command, "--unsafe-no-fsync"], env=clean_environment())
+        until("etcd answers", self._answers)
+
+    def _answers(self):
+        if self.process.poll() is not None:
+            raise Failed(f"etcd ended with status {self.process.returncode}")
+        health = subprocess.run(
+            ["etcdctl", "--endpoints", self.url, "endpoint", "health"],
+            capture_output=True,
+            env=clean_environment() | {"ETCDCTL_API": "3"},
+        )
+        return health.returncode == 0
+
+    def clean_up(self):
+        self.process.kill()
+        self.process.wait()
+        shutil.rmtree(self.data_dir, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def lan():
+    """A network that is gone at the end, after every server of it."""
+    made = Lan()
+    before = list(live)
+    try:
+        yield made
+    finally:
+        try:
+            for one in [one for one in reversed(live) if one not in before]:
+                one.clean_up()
+        finally:
+            made.clean_up()
+
+
+def network_namespace(machine):
+    """What `readlink /proc/PID/ns/net` says of processes of the machine."""
+    return f"net:[{os.stat(f'/run/netns/{machine}').st_ino}]"

@@ -1,0 +1,113 @@
+//! `ecs.config`, the file by which ECS users configure an instance's agent.
+//! Follows <https://docs.aws.amazon.com/AmazonECS/latest/developerguide/ecs-agent-config.html>.
+
+use crate::Outcome;
+use longshore_model::Tags;
+use longshore_model::task_definition::Protocol;
+use std::collections::BTreeMap;
+use std::path::Path;
+
+/// Where user data writes it.
+pub const PATH: &str = "/etc/ecs/ecs.config";
+
+#[derive(Debug, Default, PartialEq)]
+pub struct EcsConfig {
+    pub cluster: Option<String>,
+    pub attributes: BTreeMap<String, String>,
+    pub tags: Tags,
+    /// MiB.
+    pub reserved_memory: u64,
+    pub reserved_ports: Vec<(Protocol, u16)>,
+    pub availability_zone: Option<String>,
+    /// Keys that have no effect here.
+    pub unused: Vec<String>,
+}
+
+/// Reads the file; one that is not there says nothing.
+pub fn read(path: &Path) -> Outcome<EcsConfig> {
+    match std::fs::read_to_string(path) {
+        Ok(text) => parse(&text).map_err(|error| format!("{}: {error}", path.display()).into()),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(EcsConfig::default()),
+        Err(error) => Err(format!("read {}: {error}", path.display()).into()),
+    }
+}
+
+fn parse(text: &str) -> Result<EcsConfig, String> {
+    let mut config = EcsConfig::default();
+    for line in text.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#')) {
+        let (key, value) = line.split_once('=').ok_or_else(|| format!("'{line}' is not KEY=VALUE"))?;
+        let value = value.trim().trim_matches(['"', '\'']);
+        let wrong = |what: &str| format!("{key} must be {what}, and is {value}");
+        match key.trim() {
+            "ECS_CLUSTER" => config.cluster = Some(value.to_owned()),
+            "ECS_AVAILABILITY_ZONE" => config.availability_zone = Some(value.to_owned()),
+            "ECS_INSTANCE_ATTRIBUTES" => {
+                config.attributes = json(value).ok_or_else(|| wrong("a JSON object of strings"))?;
+            }
+            "ECS_CONTAINER_INSTANCE_TAGS" => {
+                config.tags = Tags(json(value).ok_or_else(|| wrong("a JSON object of strings"))?);
+            }
+            "ECS_RESERVED_MEMORY" => {
+                config.reserved_memory = value.parse().map_err(|_| wrong("a number of MiB"))?;
+            }
+            "ECS_RESERVED_PORTS" => {
+                reserve(&mut config, Protocol::Tcp, value).ok_or_else(|| wrong("a JSON list of ports"))?
+            }
+            "ECS_RESERVED_PORTS_UDP" => {
+                reserve(&mut config, Protocol::Udp, value).ok_or_else(|| wrong("a JSON list of ports"))?;
+            }
+            other => config.unused.push(other.to_owned()),
+        }
+    }
+    Ok(config)
+}
+
+fn json<T: serde::de::DeserializeOwned>(value: &str) -> Option<T> {
+    serde_json::from_str(value).ok()
+}
+
+fn reserve(config: &mut EcsConfig, protocol: Protocol, value: &str) -> Option<()> {
+    let ports: Vec<u16> = json(value)?;
+    config.reserved_ports.extend(ports.into_iter().map(|port| (protocol, port)));
+    Some(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keys_have_their_effect_or_are_named() {
+        let text = r#"
+            # as user data writes it
+            ECS_CLUSTER=production-cluster
+            ECS_ENABLE_TASK_IAM_ROLE=true
+            ECS_INSTANCE_ATTRIBUTES={"disk": "ssd"}
+            ECS_CONTAINER_INSTANCE_TAGS={"team": "payments"}
+            ECS_RESERVED_MEMORY=256
+            ECS_RESERVED_PORTS=[22, 2376]
+            ECS_RESERVED_PORTS_UDP=[53]
+            ECS_AVAILABILITY_ZONE="us-east-1b"
+        "#;
+        let read = parse(text).unwrap();
+        assert_eq!(read.cluster.as_deref(), Some("production-cluster"));
+        assert_eq!(read.attributes.get("disk").map(String::as_str), Some("ssd"));
+        assert_eq!(read.tags.0.get("team").map(String::as_str), Some("payments"));
+        let ports = [(Protocol::Tcp, 22), (Protocol::Tcp, 2376), (Protocol::Udp, 53)];
+        assert_eq!((read.reserved_memory, read.reserved_ports), (256, ports.to_vec()));
+        assert_eq!(read.availability_zone.as_deref(), Some("us-east-1b"));
+        assert_eq!(read.unused, ["ECS_ENABLE_TASK_IAM_ROLE"]);
+    }
+
+    #[test]
+    fn what_cannot_be_meant_is_refused() {
+        for text in [
+            "ECS_CLUSTER",
+            "ECS_RESERVED_MEMORY=much",
+            "ECS_RESERVED_PORTS=[70000]",
+            "ECS_INSTANCE_ATTRIBUTES={",
+        ] {
+            assert!(parse(text).is_err(), "{text}");
+        }
+    }
+}
