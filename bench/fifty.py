@@ -13,6 +13,8 @@ NAME = "fifty"
 TASKS = 50
 # What RunTask starts at most.
 AT_ONCE = 10
+# What DescribeTasks takes at most.
+DESCRIBED_AT_ONCE = 100
 # How long nothing happens, in seconds.
 QUIET = 10
 
@@ -26,14 +28,14 @@ def measure(folder):
         stop(target, cluster, warm)
         idle = Processes(target)
         say(f"  nothing for {QUIET} s")
-        quiet = idle.cpu_while_quiet()
+        quiet, _ = idle.cpu_while_quiet()
         say(f"  {TASKS} tasks at once")
         began = time.perf_counter()
         arns = start(target, cluster, TASKS)
         took = time.perf_counter() - began
         busy = Processes(target)
         say(f"  nothing for {QUIET} s beside them")
-        quiet_beside = busy.cpu_while_quiet()
+        quiet_beside, _ = busy.cpu_while_quiet()
         # The floor makes its containers like this one.
         stop(target, cluster, arns[1:])
         template = Containerd(target).only_container()
@@ -86,15 +88,15 @@ def stop(target, cluster, arns):
 
 
 def until_all(wire, cluster, arns, wanted):
-    look = wire.signed("DescribeTasks", cluster=cluster, tasks=arns)
-
     def all_there(answer):
         found = {task["lastStatus"] for task in answer["tasks"]}
         if "STOPPED" in found - {wanted}:
             raise Unmeasured(f"a task stopped: {answer['tasks']}")
         return found == {wanted}
 
-    wire.until(look, all_there, glance=0.01)
+    for first in range(0, len(arns), DESCRIBED_AT_ONCE):
+        some = arns[first : first + DESCRIBED_AT_ONCE]
+        wire.until(wire.signed("DescribeTasks", cluster=cluster, tasks=some), all_there, glance=0.01)
 
 
 def at_once_without(target, folder, program, template):
@@ -113,24 +115,34 @@ class Processes:
         address = Containerd(target).socket
         (containerd,) = process_ids(str(target.server.data_dir / "containerd" / "config.toml"))
         shims = [pid for pid in process_ids(address) if pid != containerd]
+        self.beside = [containerd, *shims]
         self.longshore = memory(self.pid, "status", "VmRSS")
         self.containerd = memory(containerd, "status", "VmRSS")
         # They share their program's pages: each counts its part.
         self.shims = sum(memory(pid, "smaps_rollup", "Pss") for pid in shims)
 
     def cpu_while_quiet(self):
-        before = self.cpu()
+        """Milliseconds of the server's own, and of containerd and its shims together."""
+        before = cpu([self.pid]), cpu(self.beside)
         time.sleep(QUIET)
-        return sum(after - before.get(thread, 0) for thread, after in self.cpu().items())
+        after = cpu([self.pid]), cpu(self.beside)
+        return tuple(spent(*each) for each in zip(before, after, strict=True))
 
-    def cpu(self):
-        """Milliseconds of CPU time so far by thread: of those that live, and finer than the process's own sum in ticks."""
-        found = {}
-        for thread in pathlib.Path(f"/proc/{self.pid}/task").iterdir():
-            # A thread may end while it is looked at.
-            with contextlib.suppress(OSError):
-                found[thread.name] = int((thread / "schedstat").read_text().split()[0]) / 1e6
-        return found
+
+def cpu(pids):
+    """Milliseconds of CPU time so far by thread: of those that live, and finer than a process's own sum in ticks."""
+    found = {}
+    for pid in pids:
+        # A process or a thread may end while it is looked at.
+        with contextlib.suppress(OSError):
+            for thread in pathlib.Path(f"/proc/{pid}/task").iterdir():
+                with contextlib.suppress(OSError):
+                    found[thread.name] = int((thread / "schedstat").read_text().split()[0]) / 1e6
+    return found
+
+
+def spent(before, after):
+    return sum(now - before.get(thread, 0) for thread, now in after.items())
 
 
 def memory(pid, file, name):

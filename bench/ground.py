@@ -56,10 +56,10 @@ def temporary_folder():
 
 
 @contextlib.contextmanager
-def cloud(folder):
+def cloud(folder, *flags):
     """A strict server of its own with the image loaded, seen by its administrator."""
     say("  start a server")
-    with server.running(auth="strict") as started:
+    with server.running(*flags, auth="strict") as started:
         started.load_image(archive(folder), IMAGE)
         yield Cloud(started)
 

@@ -1,6 +1,7 @@
 """The real binary, started as a user starts it, each time with a data directory, port and VPC of its own."""
 
 import contextlib
+import hashlib
 import ipaddress
 import os
 import pathlib
@@ -43,6 +44,12 @@ class Server:
         self.out_path = self.data_dir.with_name(self.data_dir.name + ".out")
         live.append(self)
         made.add(str(self.data_dir))
+
+    @property
+    def runtime_dir(self):
+        """Where what ends with the machine is; docs/operations.md."""
+        digest = hashlib.sha256(os.fsencode(os.path.realpath(self.data_dir))).hexdigest()
+        return pathlib.Path("/run/longshore") / digest[:8]
 
     @property
     def url(self):

@@ -242,6 +242,7 @@ async fn import(
 ) -> Result<String, Failed> {
     let runtime = ContainerdRuntime::connect(Config {
         address: socket.to_owned(),
+        containerd_state: socket.with_file_name("containerd"),
         namespace: namespace.to_owned(),
         snapshotter: template.snapshotter.clone(),
         state_dir: state.to_owned(),

@@ -53,7 +53,7 @@ pub async fn run(instance: Arc<Instance>, mut from_control: mpsc::Receiver<ToAge
     if instance.to_control.send(hello).await.is_err() {
         return;
     }
-    let mut agent = Agent { instance, tasks: BTreeMap::new(), link: 0 };
+    let mut agent = Agent { instance, tasks: BTreeMap::new(), link: 0, strangers: false };
     let mut look_again = tokio::time::interval(LOOK_AGAIN);
     look_again.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
@@ -66,7 +66,7 @@ pub async fn run(instance: Arc<Instance>, mut from_control: mpsc::Receiver<ToAge
             },
             event = events.recv() => match event {
                 Ok(Event::Exited { id } | Event::Oom { id }) => agent.poke(&id),
-                Ok(Event::Restarted) | Err(broadcast::error::RecvError::Lagged(_)) => agent.poke_all(),
+                Ok(Event::Restarted) | Err(broadcast::error::RecvError::Lagged(_)) => agent.restarted().await,
                 Err(broadcast::error::RecvError::Closed) => {
                     tracing::warn!("the runtime's events ended; its list is all that is looked at from now on");
                     events = agent.instance.runtime.events();
@@ -83,6 +83,8 @@ struct Agent {
     tasks: BTreeMap<TaskId, Supervised>,
     /// Counts the links that said everything, so that each is answered with everything.
     link: u64,
+    /// Something that no task owns may still be here.
+    strangers: bool,
 }
 
 struct Supervised {
@@ -103,7 +105,7 @@ impl Agent {
         self.link += 1;
         let keep: BTreeSet<TaskId> = all.iter().map(|assignment| assignment.task.id).collect();
         self.tasks.retain(|task, supervised| keep.contains(task) || supervised.forget());
-        self.remove_strangers(&keep).await;
+        self.strangers = !self.remove_strangers(&keep).await;
         for assignment in all {
             self.tell(assignment);
         }
@@ -136,8 +138,8 @@ impl Agent {
         }
     }
 
-    /// Removes what is on the instance and belongs to no task that it was given.
-    async fn remove_strangers(&self, keep: &BTreeSet<TaskId>) {
+    /// Removes what is on the instance and belongs to no task that it was given; `false` when some of it is left.
+    async fn remove_strangers(&self, keep: &BTreeSet<TaskId>) -> bool {
         let instance = &self.instance;
         let containers = match instance.runtime.list().await {
             Ok(containers) => containers,
@@ -146,7 +148,7 @@ impl Agent {
                     error = &error as &dyn std::error::Error,
                     "what runs here could not be listed"
                 );
-                return;
+                return false;
             }
         };
         let known = |task: Option<&String>| {
@@ -155,17 +157,20 @@ impl Agent {
         let strangers = containers.iter().filter(|container| !known(container.labels.get(TASK_LABEL)));
         let removals = strangers.map(|container| async move {
             tracing::info!(container = container.id, "removing a container that no task owns");
-            if let Err(error) = instance.runtime.delete(&container.id).await {
-                tracing::warn!(error = &error as &dyn std::error::Error, "a container could not be removed");
+            let removed = instance.runtime.delete(&container.id).await;
+            if let Err(error) = &removed {
+                tracing::warn!(error = error as &dyn std::error::Error, "a container could not be removed");
             }
+            removed.is_ok()
         });
-        futures::future::join_all(removals).await;
+        let mut all_removed = futures::future::join_all(removals).await.into_iter().all(|removed| removed);
         let names: BTreeSet<String> = keep.iter().map(ToString::to_string).collect();
         if let Err(error) = instance.network.gc(&names).await {
             tracing::warn!(
                 error = &error as &dyn std::error::Error,
                 "networks that no task owns could not be removed"
             );
+            all_removed = false;
         }
         for task in instance.cgroups.tasks().into_iter().filter(|task| !names.contains(task)) {
             if let Err(error) = instance.cgroups.remove_task(&task).await {
@@ -173,9 +178,24 @@ impl Agent {
                     error = &error as &dyn std::error::Error,
                     "a cgroup that no task owns could not be removed"
                 );
+                all_removed = false;
             }
         }
-        remove_directories(&instance.tasks_dir, &names);
+        remove_directories(&instance.tasks_dir, &names) && all_removed
+    }
+
+    /// Tries again what an earlier look could not remove.
+    async fn remove_strangers_left(&mut self) {
+        if self.strangers {
+            let keep = self.tasks.keys().copied().collect();
+            self.strangers = !self.remove_strangers(&keep).await;
+        }
+    }
+
+    /// The runtime is there again, after which anything may have happened.
+    async fn restarted(&mut self) {
+        self.poke_all();
+        self.remove_strangers_left().await;
     }
 
     fn poke(&self, container: &str) {
@@ -190,7 +210,8 @@ impl Agent {
     }
 
     /// Pokes the tasks of containers that are not running; those that run have nothing to tell.
-    async fn look_again(&self) {
+    async fn look_again(&mut self) {
+        self.remove_strangers_left().await;
         if self.tasks.is_empty() {
             return;
         }
@@ -201,12 +222,16 @@ impl Agent {
     }
 }
 
-fn remove_directories(tasks_dir: &std::path::Path, keep: &BTreeSet<String>) {
-    let Ok(entries) = std::fs::read_dir(tasks_dir) else { return };
+/// `false` when some are left.
+fn remove_directories(tasks_dir: &std::path::Path, keep: &BTreeSet<String>) -> bool {
+    let Ok(entries) = std::fs::read_dir(tasks_dir) else { return true };
+    let mut all_removed = true;
     for entry in entries.flatten() {
         let owned = entry.file_name().to_str().is_some_and(|name| keep.contains(name));
         if !owned && let Err(error) = std::fs::remove_dir_all(entry.path()) {
             tracing::warn!(path = %entry.path().display(), %error, "files that no task owns could not be removed");
+            all_removed = false;
         }
     }
+    all_removed
 }

@@ -116,6 +116,23 @@ impl Cgroups {
         }
     }
 
+    /// Kills every process of a container's cgroup, and waits until none is left.
+    pub(crate) async fn end(&self, cgroup: &str) -> io::Result<()> {
+        const ATTEMPTS: u32 = 500;
+        // A path that names no cgroup of a task's container would reach too far.
+        if cgroup.split('/').filter(|part| !part.is_empty()).count() < 3 || cgroup.contains("..") {
+            return Ok(());
+        }
+        for _ in 0..ATTEMPTS {
+            if self.mounts().iter().all(|mount| processes(&join(mount, cgroup)).is_empty()) {
+                return Ok(());
+            }
+            self.kill(cgroup);
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        Err(io::Error::new(io::ErrorKind::TimedOut, format!("processes of {cgroup} do not end")))
+    }
+
     /// Kills every process in a cgroup and below it.
     fn kill(&self, path: &str) {
         let mut pids: Vec<i32> =

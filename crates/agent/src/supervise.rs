@@ -35,6 +35,13 @@ pub struct Told {
     pub forgotten: bool,
 }
 
+impl Told {
+    /// Whether its containers are to run.
+    fn is_wanted(&self) -> bool {
+        self.assignment.goal == Goal::Run && !self.forgotten
+    }
+}
+
 /// Runs until control has forgotten the task, or the agent ends.
 pub async fn run(instance: Arc<Instance>, told: watch::Receiver<Told>, poke: Arc<Notify>) {
     let (first, link) = {
@@ -62,6 +69,7 @@ pub async fn run(instance: Arc<Instance>, told: watch::Receiver<Told>, poke: Arc
         work: JoinSet::new(),
         checks: JoinSet::new(),
         retry_at: None,
+        look_at: None,
     };
     supervisor.adopt().await;
     supervisor.converge().await;
@@ -84,6 +92,8 @@ struct Supervisor {
     checks: JoinSet<Checked>,
     /// When something that failed is tried again.
     retry_at: Option<Instant>,
+    /// When the runtime, which did not answer, is asked again.
+    look_at: Option<Instant>,
 }
 
 /// Work that came to its end.
@@ -133,6 +143,7 @@ impl Supervisor {
                     self.look().await;
                 }
                 Wake::Checked(checked) => self.checked(checked),
+                Wake::Due if self.look_at.is_some_and(|at| at <= clock()) => self.look().await,
                 Wake::Due => {}
                 Wake::Ended => return,
             }
@@ -196,7 +207,7 @@ impl Supervisor {
         let held = self.containers.iter();
         let containers = held.flat_map(|held| [held.kill_at(), held.check_at()]).flatten();
         let start_timeout = order::next_timeout(&self.members()).map(|left| clock() + left);
-        containers.chain(start_timeout).chain(self.retry_at).min()
+        containers.chain(start_timeout).chain(self.retry_at).chain(self.look_at).min()
     }
 
     fn members(&self) -> Vec<Member<'_>> {

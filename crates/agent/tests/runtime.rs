@@ -240,6 +240,94 @@ async fn containers_survive_a_killed_containerd() {
     exit(&runtime, &mut events, "new").await;
 }
 
+/// containerd is killed while it creates a container, then again: whatever it left has the container's id.
+#[tokio::test]
+async fn what_a_killed_containerd_left_makes_way_for_the_same_id() {
+    let mut machine = Machine::start().await;
+    let (runtime, image) = machine.with_busybox().await;
+    let config = machine.containerd().config(0, BTreeMap::new());
+    let bundles = config.containerd_state.join("io.containerd.runtime.v2.task").join(&config.namespace);
+    // Only the directory.
+    std::fs::create_dir_all(bundles.join("made")).unwrap();
+    run(&runtime, &machine.spec(&image, "made", "sleep 1000")).await;
+    runtime.delete("made").await.unwrap();
+
+    // All of it, as of a containerd that did not write down its shim before it was killed.
+    let spec = machine.spec(&image, "runs", "sleep 1000");
+    run(&runtime, &spec).await;
+    let pid = runtime.inspect("runs").await.unwrap().unwrap().pid;
+    let shim = parent_of(pid);
+    let processes_of =
+        |cgroups: &longshore_agent::cgroup::Cgroups| cgroups.usage(&spec.cgroup).unwrap().processes;
+    drop(runtime);
+    machine.containerd.take().unwrap().stop().await.unwrap();
+    std::fs::rename(bundles.join("runs"), bundles.join(".runs")).unwrap();
+    machine.containerd = Some(common::start(&machine).await);
+    std::fs::rename(bundles.join(".runs"), bundles.join("runs")).unwrap();
+    let runtime = machine.runtime().await;
+    assert_eq!(runtime.inspect("runs").await.unwrap().unwrap().status, Status::Lost);
+    assert!(is_alive(pid) && is_alive(shim), "the test needs what is left over");
+    run(&runtime, &spec).await;
+    assert!(!is_alive(pid) && !is_alive(shim));
+    let new = runtime.inspect("runs").await.unwrap().unwrap();
+    assert!(matches!(new.status, Status::Running { .. }) && is_alive(new.pid), "{new:?}");
+    let cgroups = machine.cgroups();
+    until("none of the old processes is left", async || processes_of(&cgroups) == 1).await;
+
+    // And when it is not wanted again.
+    drop(runtime);
+    machine.containerd.take().unwrap().stop().await.unwrap();
+    std::fs::rename(bundles.join("runs"), bundles.join(".runs")).unwrap();
+    machine.containerd = Some(common::start(&machine).await);
+    std::fs::rename(bundles.join(".runs"), bundles.join("runs")).unwrap();
+    machine.runtime().await.delete("runs").await.unwrap();
+    assert!(!is_alive(new.pid));
+    let left = common::traces(&config.namespace);
+    assert!(!left.iter().any(|trace| trace.contains("runs")), "{left:?}");
+    assert!(!bundles.join("runs").exists());
+}
+
+/// A start that is cut off, by a kill of containerd, ends the process that waits for it.
+#[tokio::test]
+async fn a_container_that_was_never_started_is_told_from_one_that_ended() {
+    let machine = Machine::start().await;
+    let (runtime, image) = machine.with_busybox().await;
+    let mut events = runtime.events();
+    let config = machine.containerd().config(0, BTreeMap::new());
+    let pid = runtime.create(&machine.spec(&image, "waits", "true")).await.unwrap().pid;
+    // Whoever starts it writes this down before.
+    std::fs::write(config.state_dir.join(&config.namespace).join("waits.started"), "1700000000000").unwrap();
+    kill(pid);
+    let state = exit(&runtime, &mut events, "waits").await;
+    assert!(matches!(state.status, Status::Exited { started_at: None, .. }), "{state:?}");
+    run(&runtime, &machine.spec(&image, "ran", "exit 1")).await;
+    let state = exit(&runtime, &mut events, "ran").await;
+    assert!(matches!(state.status, Status::Exited { code: 1, started_at: Some(_), .. }), "{state:?}");
+}
+
+#[tokio::test]
+async fn a_snapshot_of_which_a_killed_containerd_has_no_record_makes_way() {
+    let machine = Machine::start().await;
+    let (runtime, image) = machine.with_busybox().await;
+    let snapshotter = format!("io.containerd.snapshotter.v1.{}", machine.containerd().snapshotter());
+    let snapshots = machine.dir.path().join("containerd/root").join(snapshotter).join("snapshots");
+    let numbers = std::fs::read_dir(&snapshots).unwrap().flatten();
+    let last = numbers.filter_map(|entry| entry.file_name().to_str()?.parse::<u64>().ok()).max().unwrap();
+    for number in 1..=3 {
+        let unrecorded = snapshots.join((last + number).to_string());
+        std::fs::create_dir_all(unrecorded.join("fs")).unwrap();
+        std::fs::write(unrecorded.join("fs/stranger"), "").unwrap();
+    }
+    let specs: Vec<_> =
+        (0..4).map(|n| machine.spec(&image, &format!("c{n}"), "test ! -e /stranger")).collect();
+    futures::future::join_all(specs.iter().map(|spec| run(&runtime, spec))).await;
+    let mut events = runtime.events();
+    for spec in &specs {
+        let ended = exit(&runtime, &mut events, &spec.id).await;
+        assert!(matches!(ended.status, Status::Exited { code: 0, .. }), "{ended:?}");
+    }
+}
+
 #[tokio::test]
 async fn a_running_containerd_is_adopted() {
     let mut machine = Machine::start().await;
@@ -509,6 +597,11 @@ fn execs(machine: &Machine) -> Vec<String> {
     let names =
         std::fs::read_dir(directory).unwrap().flatten().map(|e| e.file_name().to_string_lossy().into());
     names.collect()
+}
+
+/// A zombie is not.
+fn is_alive(pid: u32) -> bool {
+    std::path::Path::new(&format!("/proc/{pid}/exe")).exists()
 }
 
 fn parent_of(pid: u32) -> u32 {

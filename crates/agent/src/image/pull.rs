@@ -8,6 +8,7 @@ use std::{
         Arc, LazyLock, Mutex,
         atomic::{AtomicU64, Ordering},
     },
+    time::Duration,
 };
 
 use bytes::Bytes;
@@ -130,7 +131,7 @@ impl Images {
         let answer = self.inner.client.leases().list(request).await.map_err(failed("list the leases"))?;
         for lease in answer.into_inner().leases.into_iter().filter(|lease| lease.id.starts_with(LEASE_PREFIX))
         {
-            delete_lease(&self.inner.client, lease.id).await?;
+            delete_lease(&self.inner.client, lease.id, false).await?;
         }
         Ok(())
     }
@@ -231,13 +232,24 @@ impl Inner {
         let lease = Lease::take(&self.client, root).await?;
         let store = Store { client: lease.client.clone() };
         // From the inside out, so that every label names what is there.
-        documents.write_config(&store, &self.unpacker.snapshotter, chain_ids.last()).await?;
-        self.layers(&documents, &chain_ids, &lease.client, source, progress).await?;
-        documents.write_manifests(&store).await?;
-        for name in names {
-            self.record(name, &documents.root).await?;
+        let filled = async {
+            documents.write_config(&store, &self.unpacker.snapshotter, chain_ids.last()).await?;
+            self.layers(&documents, &chain_ids, &lease.client, source, progress).await?;
+            documents.write_manifests(&store).await?;
+            for name in names {
+                self.record(name, &documents.root).await?;
+            }
+            Ok(())
+        };
+        match filled.await {
+            Ok(()) => lease.release().await,
+            // What others need the room for must not wait for a next attempt.
+            Err(PullError::DiskFull) => {
+                lease.give_back(&documents.manifest.layers).await;
+                return Err(PullError::DiskFull);
+            }
+            Err(error) => return Err(error),
         }
-        lease.release().await;
         Ok(Image {
             reference: names.first().cloned().unwrap_or_default(),
             digest: documents.root.digest.clone(),
@@ -477,14 +489,30 @@ impl Lease {
     }
 
     async fn release(self) {
-        if let Err(error) = delete_lease(&self.client, self.id).await {
+        if let Err(error) = delete_lease(&self.client, self.id, false).await {
             tracing::warn!(%error, "a lease stays until it expires");
+        }
+    }
+
+    /// Removes what was downloaded of these layers and is not part of an image; their disk is free at the return.
+    async fn give_back(self, layers: &[Descriptor]) {
+        // A layer that another pull goes on with is left to it.
+        const PATIENCE: Duration = Duration::from_secs(1);
+        let store = Store { client: self.client.clone() };
+        for layer in layers {
+            if let Ok(_turn) = tokio::time::timeout(PATIENCE, DOWNLOADS.enter(&layer.digest)).await {
+                store.abandon(layer).await;
+            }
+        }
+        if let Err(error) = delete_lease(&self.client, self.id, true).await {
+            tracing::warn!(%error, "what was pulled onto a full disk stays until its lease expires");
         }
     }
 }
 
-async fn delete_lease(client: &Client, id: String) -> Result<(), Error> {
-    unless_missing(client.leases().delete(DeleteRequest { id, sync: false }).await, "delete a lease")
+/// `sync`: returns when what only the lease held is gone.
+async fn delete_lease(client: &Client, id: String, sync: bool) -> Result<(), Error> {
+    unless_missing(client.leases().delete(DeleteRequest { id, sync }).await, "delete a lease")
 }
 
 /// For an image that should be here whole.

@@ -20,7 +20,7 @@ use super::{
 };
 use crate::runtime::{
     Error,
-    client::{Client, failed, is_disk_full},
+    client::{Client, failed, is_disk_full, unless_missing},
 };
 
 pub(super) type ByteStream = BoxStream<'static, Result<Bytes, PullError>>;
@@ -93,6 +93,14 @@ impl Store {
         self.finish(session, descriptor, Labels::new()).await
     }
 
+    /// Forgets what an ingestion that failed has written so far.
+    pub async fn abandon(&self, descriptor: &Descriptor) {
+        let request = AbortRequest { r#ref: reference(descriptor) };
+        if let Err(error) = unless_missing(self.client.content().abort(request).await, "abort a write") {
+            tracing::warn!(%error, digest = descriptor.digest, "a part of a download stays");
+        }
+    }
+
     async fn finish(
         &self,
         session: Session,
@@ -107,6 +115,11 @@ impl Store {
         }
         result
     }
+}
+
+/// What a write of this content is called until it is whole.
+fn reference(descriptor: &Descriptor) -> String {
+    format!("longshore-{}", descriptor.digest)
 }
 
 /// Verified bytes of a small document.
@@ -217,7 +230,7 @@ struct Session {
 impl Session {
     /// `None` when the content is here.
     async fn open(client: &Client, descriptor: &Descriptor) -> Result<Option<Self>, PullError> {
-        let reference = format!("longshore-{}", descriptor.digest);
+        let reference = reference(descriptor);
         // Another process of ours that was just killed may still hold the reference for an instant.
         for attempt in 0..50 {
             match Self::try_open(client, descriptor, reference.clone()).await {

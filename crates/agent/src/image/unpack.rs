@@ -16,6 +16,7 @@ use super::{PullError, manifest::Descriptor, store::plain_error};
 use crate::runtime::{
     Error,
     client::{Client, failed},
+    snapshots,
 };
 
 #[derive(Clone)]
@@ -61,8 +62,8 @@ impl Unpacker {
             parent: step.parent.into(),
             labels: Default::default(),
         };
-        let prepared = self.client.snapshots().prepare(request).await;
-        let mounts = prepared.map_err(|s| plain_error("prepare a layer's snapshot", s))?.into_inner().mounts;
+        let prepared = snapshots::prepare(&self.client, request).await;
+        let mounts = prepared.map_err(|s| plain_error("prepare a layer's snapshot", s))?;
         let request = ApplyRequest { diff: Some(proto(step.layer)), mounts, ..ApplyRequest::default() };
         let applied =
             self.client.diff().apply(request).await.map_err(|s| plain_error("unpack a layer", s))?;

@@ -40,6 +40,11 @@ pub(super) fn has_ended(answer: &Answer) -> bool {
     answer.code() == Code::NotFound || answer.message().contains("process already finished")
 }
 
+/// A containerd that was killed while it made the task left its directory.
+pub(super) fn is_bundle_there(answer: &Answer) -> bool {
+    answer.message().contains("mkdir ") && answer.message().ends_with(": file exists")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

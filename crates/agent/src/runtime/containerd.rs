@@ -31,11 +31,13 @@ use tokio::{sync::broadcast, task::JoinHandle};
 use super::{
     ContainerSpec, ContainerState, CreateError, Created, Error, Event, ExecEnd, ExecSpec, Runtime, Signal,
     StartError, Started, Status,
-    answer::{create_error, has_ended, start_error},
+    answer::{create_error, has_ended, is_bundle_there, start_error},
     client::{Client, failed, unless_missing, unless_present},
     clock,
     exec::Execs,
-    output, spec,
+    output,
+    remains::Places,
+    snapshots, spec,
     users::{self, User},
     watch,
 };
@@ -49,6 +51,8 @@ use crate::{
 pub struct Config {
     /// Its gRPC socket.
     pub address: PathBuf,
+    /// Its state directory, where the bundles of what it runs are.
+    pub containerd_state: PathBuf,
     /// One a container instance.
     pub namespace: String,
     /// `overlayfs` or `native`.
@@ -63,6 +67,7 @@ pub struct ContainerdRuntime {
     client: Client,
     snapshotter: String,
     state_dir: PathBuf,
+    places: Places,
     images: Images,
     execs: Execs,
     cgroups: Cgroups,
@@ -109,6 +114,7 @@ impl ContainerdRuntime {
             client,
             snapshotter: config.snapshotter,
             state_dir,
+            places: Places { state: config.containerd_state, namespace: config.namespace },
             cgroups,
             machine,
             creating: Mutex::default(),
@@ -169,6 +175,8 @@ impl Runtime for ContainerdRuntime {
     }
 
     async fn start(&self, id: &str) -> Result<Started, StartError> {
+        // Before it runs: what has no such note was never asked to start, whoever is killed meanwhile.
+        self.note_started(id, clock::now());
         let request = StartRequest { container_id: id.into(), exec_id: String::new() };
         let pid = self.client.tasks().start(request).await.map_err(|a| start_error(id, &a))?.into_inner().pid;
         let at = clock::now();
@@ -325,8 +333,8 @@ impl ContainerdRuntime {
                 .map(|(k, v)| (k.to_owned(), v.to_owned()))
                 .into(),
         };
-        match self.client.snapshots().prepare(request).await {
-            Ok(answer) => Ok(answer.into_inner().mounts),
+        match snapshots::prepare(&self.client, request).await {
+            Ok(mounts) => Ok(mounts),
             Err(answer) if answer.code() == Code::AlreadyExists => Err(Attempt::Occupied),
             Err(answer) if answer.code() == Code::NotFound => {
                 self.images.forget(&spec.image);
@@ -352,7 +360,9 @@ impl ContainerdRuntime {
             task_request(&spec.id, spec.log_path.as_deref(), mounts).map_err(CreateError::Runtime)?;
         match self.client.tasks().create(request).await {
             Ok(answer) => Ok(Created { pid: answer.into_inner().pid }),
-            Err(answer) if answer.code() == Code::AlreadyExists => Err(Attempt::Occupied),
+            Err(answer) if answer.code() == Code::AlreadyExists || is_bundle_there(&answer) => {
+                Err(Attempt::Occupied)
+            }
             Err(answer) => Err(create_error("create a task", &answer).into()),
         }
     }
@@ -375,15 +385,35 @@ impl ContainerdRuntime {
     async fn remove_task(&self, id: &str) -> Result<(), Error> {
         let delete =
             || async move { self.client.tasks().delete(DeleteTaskRequest { container_id: id.into() }).await };
-        if unless_missing(delete().await, "delete a task").is_ok() {
-            return Ok(());
+        match delete().await {
+            Ok(_) => return Ok(()),
+            Err(answer) if answer.code() == Code::NotFound => return self.remove_remains(id).await,
+            Err(_) => {}
         }
         match self.kill(id, Signal::KILL).await {
             Ok(_) => self.wait(id).await?,
             Err(answer) if has_ended(&answer) => {}
             Err(answer) => return Err(failed("kill a container")(answer)),
         }
-        unless_missing(delete().await, "delete a task")
+        match delete().await {
+            Err(answer) if answer.code() == Code::NotFound => self.remove_remains(id).await,
+            other => other.map(|_| ()).map_err(failed("delete a task")),
+        }
+    }
+
+    /// containerd has no such task: what is there of it, a killed containerd left.
+    async fn remove_remains(&self, id: &str) -> Result<(), Error> {
+        let container = match self.client.containers().get(GetContainerRequest { id: id.into() }).await {
+            Ok(answer) => answer.into_inner().container,
+            Err(answer) if answer.code() == Code::NotFound => None,
+            Err(answer) => return Err(failed("get a container")(answer)),
+        };
+        let cgroup = container.as_ref().and_then(|container| container.labels.get(LABEL_CGROUP));
+        let removed = self.places.remove(id, cgroup.map(String::as_str), &self.cgroups).await;
+        removed.map_err(|error| Error::Failed {
+            attempted: "remove what a killed containerd left",
+            message: error.to_string(),
+        })
     }
 
     async fn kill(&self, id: &str, signal: Signal) -> Result<(), Answer> {
@@ -454,7 +484,7 @@ impl ContainerdRuntime {
             ProcessStatus::Stopped => Status::Exited {
                 code: process.exit_status,
                 exited_at: clock::from_proto(process.exited_at.as_ref()).unwrap_or_else(clock::now),
-                started_at: self.started_at(id),
+                started_at: self.started_at(id).filter(|_| self.places.was_started(id)),
                 oom: labels.get(LABEL_CGROUP).is_some_and(|cgroup| self.cgroups.oom_kills(cgroup) > 0),
             },
             // Unknown is a shim that did not answer in time: no sign that the container ended.

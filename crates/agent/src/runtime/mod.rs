@@ -8,7 +8,10 @@ mod clock;
 mod containerd;
 mod exec;
 pub(crate) mod output;
+mod processes;
+mod remains;
 mod seccomp;
+pub(crate) mod snapshots;
 mod spec;
 pub mod supervisor;
 mod users;
@@ -202,7 +205,7 @@ pub enum Status {
         /// 0–255; 128 + the signal's number when a signal ended it.
         code: u32,
         exited_at: Timestamp,
-        /// `None` when it never ran.
+        /// `None` when it never ran: who was to start it was killed, and it was taken down.
         started_at: Option<Timestamp>,
         /// The kernel killed a process of it for its memory.
         oom: bool,

@@ -124,6 +124,7 @@ impl Containerd {
     ) -> super::Config {
         super::Config {
             address: self.layout.address.clone(),
+            containerd_state: self.layout.containerd_state(self.external),
             namespace: self.namespace(instance),
             snapshotter: self.snapshotter.clone(),
             state_dir: self.layout.state.join("instances"),
@@ -188,6 +189,14 @@ impl Layout {
 
     fn namespace_prefix(&self) -> String {
         format!("longshore-{}-", self.hash)
+    }
+
+    /// Of somebody else's containerd it is the directory of its socket, as containerd is set up by default.
+    pub(crate) fn containerd_state(&self, external: bool) -> PathBuf {
+        if external {
+            return self.address.parent().unwrap_or(&self.state).to_owned();
+        }
+        self.state.join("containerd")
     }
 
     fn log(&self) -> PathBuf {

@@ -176,6 +176,12 @@ impl Held {
         match found.status {
             // Made by an agent that was killed before it started it: made again by `start`.
             runtime::Status::Created => self.made = true,
+            // The same, and the runtime took it down when its maker was gone: that is no exit of the container's.
+            runtime::Status::Exited { started_at: None, .. }
+                if self.is_waiting() && !self.spec.was_running =>
+            {
+                self.made = true;
+            }
             runtime::Status::Running { .. } if self.is_running() => {}
             runtime::Status::Running { started_at } => self.running(started_at),
             runtime::Status::Exited { code, exited_at, started_at, oom } => {
@@ -199,7 +205,9 @@ impl Held {
         self.found(found);
         let Some(exit) = note.and_then(|note| note.exit) else { return false };
         let before_it = match found.status {
-            runtime::Status::Exited { exited_at, .. } => exited_at == exit.at,
+            runtime::Status::Exited { exited_at, started_at, .. } => {
+                exited_at == exit.at || started_at.is_none()
+            }
             runtime::Status::Created | runtime::Status::Lost => true,
             runtime::Status::Running { .. } => false,
         };
@@ -241,15 +249,22 @@ impl Supervisor {
         }
     }
 
-    /// Asks the runtime about the containers that have not ended.
+    /// Asks the runtime about the containers that have not ended. A runtime that does not answer is asked again
+    /// later: the task goes on meanwhile, as its containers do.
     pub(super) async fn look(&mut self) {
-        for index in 0..self.containers.len() {
-            if self.containers.get(index).is_some_and(Held::is_running) {
-                let found = self.inspect(index).await;
-                let Some(held) = self.containers.get_mut(index) else { continue };
-                match found {
-                    Some(found) => held.found(&found),
-                    None => held.gone(Some(LOST.to_owned())),
+        self.look_at = None;
+        for held in self.containers.iter_mut().filter(|held| held.is_running()) {
+            match self.instance.runtime.inspect(&held.spec.runtime_id).await {
+                Ok(Some(found)) => held.found(&found),
+                Ok(None) => held.gone(Some(LOST.to_owned())),
+                Err(error) => {
+                    let container = &held.spec.runtime_id;
+                    tracing::warn!(
+                        container,
+                        error = &error as &dyn std::error::Error,
+                        "look at a container"
+                    );
+                    self.look_at = Some(clock() + super::RETRY);
                 }
             }
         }
@@ -349,12 +364,39 @@ mod tests {
         check(exited(EXIT), Some((1, true)), (Some(UnderWay), 1, false));
         check(runtime::Status::Lost, Some((1, true)), (Some(UnderWay), 1, false));
         check(runtime::Status::Created, Some((1, true)), (Some(UnderWay), 1, false));
+        // The restart was cut off after the container was made anew.
+        let never_ran = runtime::Status::Exited {
+            code: 1,
+            exited_at: EXIT.plus_millis(50),
+            started_at: None,
+            oom: false,
+        };
+        check(never_ran, Some((1, true)), (Some(UnderWay), 1, false));
         check(running, Some((1, true)), (None, 1, true));
         check(running, Some((1, false)), (None, 1, false));
         // It ended once more after the restart.
         let later = Some(Fresh { ran: Duration::from_secs(95) });
         check(exited(EXIT.plus_millis(5000)), Some((1, true)), (later, 1, true));
         check(runtime::Status::Lost, Some((1, false)), (None, 1, false));
+    }
+
+    #[test]
+    fn what_never_ran_is_made_again() {
+        let check = |started_at, was_running, waits| {
+            let mut held = held();
+            held.spec.was_running = was_running;
+            let status = runtime::Status::Exited { code: 137, exited_at: EXIT, started_at, oom: false };
+            held.found(&runtime::ContainerState {
+                id: "app".to_owned(),
+                labels: Default::default(),
+                pid: 0,
+                status,
+            });
+            assert_eq!((held.is_waiting(), held.made), (waits, waits), "{started_at:?} {was_running}");
+        };
+        check(None, false, true);
+        check(Some(START), false, false);
+        check(None, true, false);
     }
 
     #[test]

@@ -1,9 +1,10 @@
 //! What a task's containers stand on: its network, images, files and cgroup, made at the same time.
 //! Invariant: it can be done again over what an earlier agent made, and cut off at any point.
 
+use super::{RETRY, start::is_away};
 use crate::agent::Instance;
 use crate::cgroup::TaskLimits;
-use crate::image::{Image, ImageRef, PullPolicy};
+use crate::image::{Image, ImageRef, PullError, PullPolicy};
 use crate::network::{Eni, files};
 use crate::runtime::BindMount;
 use longshore_model::link::{Assignment, ContainerSpec, StartFailureKind, TaskNetwork};
@@ -88,9 +89,19 @@ impl Preparation {
             .image
             .parse()
             .map_err(|error| failed(format!("invalid reference format: {}", chain(&error))))?;
-        let pulled =
-            self.instance.runtime.ensure_image(&reference, PullPolicy::PreferCached, None, None).await;
-        pulled.map_err(|error| failed(format!("failed to resolve ref {reference}: {}", chain(&error))))
+        loop {
+            match self.instance.runtime.ensure_image(&reference, PullPolicy::PreferCached, None, None).await {
+                Ok(image) => return Ok(image),
+                // The pull goes on from what is there when containerd is back; who stops the task ends the waiting.
+                Err(PullError::Runtime(error)) if is_away(&error) => {
+                    tracing::warn!(%reference, error = chain(&error), "waiting to pull an image");
+                    tokio::time::sleep(RETRY).await;
+                }
+                Err(error) => {
+                    return Err(failed(format!("failed to resolve ref {reference}: {}", chain(&error))));
+                }
+            }
+        }
     }
 
     /// Writes what the network gives the containers to read, and makes the cgroup that caps them together.

@@ -5,7 +5,7 @@
 
 use super::containers::Held;
 use super::prepare::chain;
-use super::start::{ATTEMPTS, is_away};
+use super::start::is_away;
 use super::{Done, RETRY, Supervisor, order};
 use crate::runtime::{StartError, Started};
 use longshore_model::Timestamp;
@@ -108,13 +108,11 @@ impl Supervisor {
         self.write_note(&spec, note);
         tracing::info!(container = spec.runtime_id, code = exit.code, "a container is started again");
         let log_path = spec.log.as_ref().map(|_| self.log_path(&spec));
-        let instance = Arc::clone(&self.instance);
+        let (instance, told) = (Arc::clone(&self.instance), self.told.clone());
         self.work.spawn(async move {
-            let mut attempt = 0;
             loop {
-                attempt += 1;
                 match instance.runtime.restart(&spec.runtime_id, log_path.as_deref()).await {
-                    Err(StartError::Runtime(error)) if is_away(&error) && attempt < ATTEMPTS => {
+                    Err(StartError::Runtime(error)) if is_away(&error) && told.borrow().is_wanted() => {
                         tokio::time::sleep(RETRY).await;
                     }
                     restarted => return Done::Restarted(index, exit, restarted),

@@ -3,16 +3,15 @@
 
 use super::containers::{DIGEST_LABEL, STOP_SIGNAL_LABEL};
 use super::prepare::{Failed, Ground, Preparation, chain};
-use super::{Done, RETRY, Supervisor, now, order};
+use super::{Done, RETRY, Supervisor, Told, now, order};
 use crate::agent::{Instance, TASK_LABEL};
 use crate::image::Image;
 use crate::runtime::{self, BindMount, Limits};
 use longshore_model::link::{Assignment, ContainerSpec, StartFailureKind};
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use tokio::sync::watch;
 
-/// How often a container is tried on a runtime that is away: for about 20 seconds.
-pub const ATTEMPTS: u32 = 40;
 const MEBIBYTE: u64 = 1 << 20;
 
 /// Where a task is with what its containers share.
@@ -114,9 +113,9 @@ impl Supervisor {
         if let Some(held) = self.containers.get_mut(index) {
             held.busy = true;
         }
-        let instance = Arc::clone(&self.instance);
+        let (instance, told) = (Arc::clone(&self.instance), self.told.clone());
         self.work.spawn(async move {
-            let started = create_and_start(&instance, &spec, &container, made).await;
+            let started = create_and_start(&instance, &told, &spec, &container, made).await;
             Done::Started(index, started.map(|at| Running { at, image }))
         });
         Ok(())
@@ -168,17 +167,17 @@ impl Supervisor {
     }
 }
 
-/// Creates and starts it, waiting for a runtime that is away: containerd may be restarting.
+/// Creates and starts it, waiting for a runtime that is away for as long as the task is wanted: containerd may be
+/// restarting.
 async fn create_and_start(
     instance: &Instance,
+    told: &watch::Receiver<Told>,
     spec: &ContainerSpec,
     container: &runtime::ContainerSpec,
     mut made: bool,
 ) -> Result<runtime::Started, Failed> {
     let runtime = &instance.runtime;
-    let mut attempt = 0;
     loop {
-        attempt += 1;
         let attempted = async {
             if made {
                 // One that was made and never started: by an agent that was killed in between, or just now.
@@ -198,7 +197,7 @@ async fn create_and_start(
             Err(runtime::CreateError::Runtime(error)) if is_away(&error) => error,
             Err(error) => return Err(create_failed(spec, &error)),
         };
-        if attempt == ATTEMPTS {
+        if !told.borrow().is_wanted() {
             return Err(Failed::new(StartFailureKind::CannotCreateContainer, Some(&spec.name), chain(&away)));
         }
         made = true;

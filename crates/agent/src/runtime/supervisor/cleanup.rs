@@ -8,10 +8,7 @@ use std::{
 };
 
 use containerd_client::services::v1::{DeleteNamespaceRequest, ListNamespacesRequest};
-use rustix::{
-    mount::UnmountFlags,
-    process::{Pid, Signal},
-};
+use rustix::process::{Pid, Signal};
 
 use super::{Containerd, Error, Layout, io_error};
 use crate::{
@@ -19,6 +16,7 @@ use crate::{
     runtime::{
         ContainerdRuntime, Runtime,
         client::{failed, unless_missing},
+        processes,
     },
 };
 
@@ -49,7 +47,7 @@ async fn clear_all(containerd: &Containerd, layout: &Layout) -> Result<(), Error
 /// What no containerd knows of (any more).
 pub(super) async fn leftovers(layout: &Layout) -> Result<(), Error> {
     kill_shims(layout).await;
-    unmount_below(&[layout.state.as_path(), layout.dir.as_path()]);
+    processes::unmount_below(&[layout.state.as_path(), layout.dir.as_path()]);
     let cgroups =
         Cgroups::detect(&format!("/longshore-{}", layout.hash)).map_err(io_error("find the cgroups"))?;
     cgroups.remove_all().await.map_err(io_error("remove our cgroups"))?;
@@ -87,63 +85,14 @@ async fn kill_shims(layout: &Layout) {
     }
     for pid in shims(layout) {
         tracing::warn!(pid = pid.as_raw_nonzero().get(), "killing a shim that nothing knows");
-        for child in children_of(pid).into_iter().chain([pid]) {
-            let _ = rustix::process::kill_process(child, Signal::KILL);
+        for process in processes::descendants(pid).into_iter().chain([pid]) {
+            let _ = rustix::process::kill_process(process, Signal::KILL);
         }
     }
 }
 
 fn shims(layout: &Layout) -> Vec<Pid> {
-    let is_ours = |pid: &Pid| {
-        let command = fs::read(format!("/proc/{}/cmdline", pid.as_raw_nonzero())).unwrap_or_default();
-        let mut words = command.split(|byte| *byte == 0).map(String::from_utf8_lossy);
-        let is_shim = words.next().is_some_and(|program| program.ends_with("containerd-shim-runc-v2"));
-        is_shim && words.any(|word| word.starts_with(&layout.namespace_prefix()))
-    };
-    processes().filter(is_ours).collect()
-}
-
-fn children_of(parent: Pid) -> Vec<Pid> {
-    let is_child = |pid: &Pid| {
-        let stat = fs::read_to_string(format!("/proc/{}/stat", pid.as_raw_nonzero())).unwrap_or_default();
-        // The second field is a name in parentheses that may contain anything.
-        let after_name = stat.rsplit_once(") ").map(|(_, rest)| rest).unwrap_or_default();
-        after_name.split(' ').nth(1).and_then(|field| field.parse().ok())
-            == Some(parent.as_raw_nonzero().get())
-    };
-    processes().filter(is_child).collect()
-}
-
-fn processes() -> impl Iterator<Item = Pid> {
-    let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
-    entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok().and_then(Pid::from_raw))
-}
-
-/// The deepest first, as they were mounted last.
-fn unmount_below(directories: &[&Path]) {
-    let mountinfo = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
-    let points = mountinfo.lines().filter_map(|line| line.split(' ').nth(4)).map(unescape);
-    let mut ours: Vec<PathBuf> =
-        points.filter(|point| directories.iter().any(|dir| point.starts_with(dir))).collect();
-    ours.reverse();
-    for point in ours {
-        if let Err(error) = rustix::mount::unmount(&point, UnmountFlags::DETACH) {
-            tracing::warn!(point = %point.display(), %error, "a mount is left over");
-        }
-    }
-}
-
-/// mountinfo writes spaces and the like as three octal digits.
-fn unescape(text: &str) -> PathBuf {
-    let mut parts = text.split('\\');
-    let mut plain = parts.next().unwrap_or_default().to_owned();
-    for part in parts {
-        match part.get(..3).and_then(|octal| u8::from_str_radix(octal, 8).ok()) {
-            Some(byte) => plain.extend([char::from(byte)].into_iter().chain(part.chars().skip(3))),
-            None => plain.push_str(part),
-        }
-    }
-    plain.into()
+    processes::shims(&layout.namespace_prefix(), None)
 }
 
 fn children_with_prefix(dir: &Path, prefix: &str) -> Vec<PathBuf> {
@@ -157,16 +106,5 @@ fn remove_dir(dir: &Path) -> Result<(), Error> {
             Err(io_error(format!("remove {}", dir.display()))(error))
         }
         _ => Ok(()),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn mount_points_are_unescaped() {
-        assert_eq!(unescape(r"/a\040b/c\134"), Path::new(r"/a b/c\"));
-        assert_eq!(unescape("/plain"), Path::new("/plain"));
     }
 }

@@ -177,7 +177,7 @@ fn config(layout: &Layout) -> String {
         "# Written by longshore at every start.\nversion = 2\nroot = {}\nstate = {}\noom_score = {oom_score}\n\
          disabled_plugins = [{}]\n\n[grpc]\naddress = {}\n\n[debug]\nlevel = \"warn\"\n",
         quoted(&layout.dir.join("root")),
-        quoted(&layout.state.join("containerd")),
+        quoted(&layout.containerd_state(false)),
         disabled.join(", "),
         quoted(&layout.address),
     )
