@@ -13,8 +13,8 @@ import pytest
 
 from support import images, server
 from support.aws import Cloud, address, idle
-from support.host import PROC, command_line, find_process, find_processes, run
-from support.leaks import Machine
+from support.host import PROC, belongings, command_line, find_process, find_processes, run
+from support.leaks import check_nothing_of
 from support.registry import serving
 from support.server import Server
 from support.waiting import until
@@ -31,16 +31,15 @@ def seeds():
 
 @pytest.fixture(params=seeds(), ids=lambda seed: f"seed-{seed}")
 def chaos(load, request):
-    machine = Machine()
     flags = ["--instances", "2", "--container-instances", "1", "--cluster", CLUSTER]
     with server.running(*flags) as started:
         load(started, "busybox:latest")
-        yield Chaos(Cloud(started), machine, request.param)
+        yield Chaos(Cloud(started), request.param)
 
 
 class Chaos:
-    def __init__(self, cloud, machine, seed):
-        self.cloud, self.machine, self.seed, self.random = cloud, machine, seed, random.Random(seed)
+    def __init__(self, cloud, seed):
+        self.cloud, self.seed, self.random = cloud, seed, random.Random(seed)
         self.steps = []
         # Acknowledged tasks by the argument that marks their process.
         self.tasks = {}
@@ -168,10 +167,11 @@ def test_nothing_is_lost_or_done_twice(chaos):
     # What has ended has given back what it held.
     used = chaos.cloud.ec2.describe_network_interfaces()["NetworkInterfaces"]
     assert len(used) == len(addresses)
+    assert belongings(chaos.cloud.server)
     sockets = shim_sockets(chaos.cloud.server)
     chaos.cloud.server.stop()
     chaos.cloud.server.down()
-    chaos.machine.check_nothing_is_left()
+    check_nothing_of(chaos.cloud.server)
     assert [path for path in sockets if os.path.exists(path)] == []
     assert task_files(chaos.cloud.server) == []
 

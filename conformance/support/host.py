@@ -139,20 +139,31 @@ def leftovers(foreign):
     """Everything on the machine that a server could leave behind, as lists by kind, without what the servers in
     `foreign` (a set of `Foreign`) have there."""
     theirs = Marks(foreign)
+    return {kind: sorted(each for each in found if not theirs.mark(each)) for kind, found in traces(theirs).items()}
+
+
+def belongings(server):
+    """What is on the machine that carries a server's name or lies in its VPC, as lists by kind."""
+    own, nobody = Marks({Foreign(str(server.data_dir), server.vpc_cidr)}), Marks(())
+    named = {kind: [each for each in found if own.mark(each)] for kind, found in traces(nobody).items()}
+    named["processes"] = [command_line(entry) or entry.name for entry in process_entries() if own.mark_process(entry)]
+    return {kind: found for kind, found in named.items() if found}
+
+
+def traces(theirs):
+    """What there is, by kind."""
     return {
-        kind: sorted(each for each in found if not theirs.mark(each))
-        for kind, found in {
-            "links": re.findall(r"^\d+: ([^:@]+)", run("ip", "-o", "link"), re.MULTILINE),
-            "routes": run("ip", "-4", "route", "show", "table", "all").splitlines(),
-            "rules": run("ip", "rule").splitlines(),
-            "nftables": nftables(theirs),
-            "mounts": [line.split()[1] for line in (PROC / "mounts").read_text().splitlines()],
-            "network namespaces": network_namespaces(theirs),
-            "named namespaces": entries("/run/netns"),
-            "runtime files": entries("/run/longshore"),
-            "cgroups": [str(path) for path in cgroup_folders()],
-            "processes": processes(theirs),
-        }.items()
+        "links": re.findall(r"^\d+: ([^:@]+)", run("ip", "-o", "link"), re.MULTILINE),
+        "routes": run("ip", "-4", "route", "show", "table", "all").splitlines(),
+        "rules": run("ip", "rule").splitlines(),
+        "nftables": nftables(theirs),
+        "mounts": [line.split()[1] for line in (PROC / "mounts").read_text().splitlines()],
+        "network namespaces": network_namespaces(theirs),
+        "named namespaces": entries("/run/netns"),
+        "runtime files": entries("/run/longshore"),
+        "runc's records": entries("/run/containerd/runc"),
+        "cgroups": [str(path) for path in cgroup_folders()],
+        "processes": processes(theirs),
     }
 
 
@@ -197,7 +208,7 @@ def foreign_servers(own):
         if entry.name.isdigit():
             with contextlib.suppress(OSError):
                 words = command_line(entry)
-                directory = re.search(r"(?:longshore\S* up .*--data-dir |containerd --config )(\S+)", words)
+                directory = re.search(r"(?:longshore\S* (?:up|control|agent) .*--data-dir |containerd --config )(\S+)", words)
                 cidr = re.search(r"--vpc-cidr (\d\S+/\d+)", words)
                 if directory:
                     path = directory[1].removesuffix("/containerd/config.toml")
@@ -247,6 +258,10 @@ def processes(theirs):
                 if re.match(r"longshore|containerd|runc|nginx", name) and not theirs.mark_process(entry):
                     found.append(f"{entry.name} {name} {command_line(entry)}")
     return found
+
+
+def process_entries():
+    return [entry for entry in PROC.iterdir() if entry.name.isdigit()]
 
 
 def entries(folder):

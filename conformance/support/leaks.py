@@ -1,6 +1,6 @@
 """What a server has on the machine, by comparison with what was there before."""
 
-from .host import Foreign, foreign_servers, leftovers
+from .host import Foreign, belongings, foreign_servers, leftovers
 from .server import live, made
 from .waiting import until
 
@@ -34,3 +34,8 @@ class Machine:
     def check_nothing_is_left(self):
         """The kernel frees a namespace a moment after its last process; so once more is enough."""
         until("nothing is left", lambda: Nothing(self.new()), deadline=15)
+
+
+def check_nothing_of(server):
+    """After `down`, whoever else is on the machine: nothing there carries the server's name."""
+    until(f"nothing of {server.data_dir} is left", lambda: Nothing(belongings(server)), deadline=15)

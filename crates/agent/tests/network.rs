@@ -7,7 +7,7 @@ mod machine;
 
 use longshore_agent::network::{Config, Eni, Error, Instance, Network, down};
 use longshore_model::vpc::{Cidr, MacAddress};
-use machine::{At, nft, on_a_machine, run, traces, until};
+use machine::{At, Before, nft, on_a_machine, run, until};
 use std::collections::BTreeSet;
 use std::net::{Ipv4Addr, UdpSocket};
 use std::os::unix::fs::MetadataExt;
@@ -295,7 +295,7 @@ fn down_leaves_nothing() {
     on_a_machine("down_leaves_nothing", async |directory| {
         let _outside = internet(&directory);
         nft(DOCKER);
-        let before = traces();
+        let before = Before::now();
         for instances in [vec![Instance::Host], vec![Instance::Namespaced(0), Instance::Namespaced(1)]] {
             let server = config(&directory, "a", instances[0]);
             for (n, instance) in (0u8..).zip(&instances) {
@@ -306,12 +306,12 @@ fn down_leaves_nothing() {
                 at.serve(PORT);
                 assert_eq!(At::Machine.reaches(eni.address, PORT), Ipv4Addr::new(172, 31, 16, 1));
             }
-            assert_ne!(traces(), before);
+            assert!(!before.is_again());
             down(&server).await.unwrap();
             assert!(!server.state.exists());
-            until("what was is again", || traces() == before).await;
+            until("what was is again", || before.is_again()).await;
             down(&server).await.unwrap();
-            assert_eq!(traces(), before, "a second time");
+            assert!(before.is_again(), "a second time");
         }
     });
 }

@@ -336,8 +336,16 @@ async fn a_running_containerd_is_adopted() {
     let pid = machine.containerd().pid();
     // A killed server runs no destructor of ours that matters: dropping leaves containerd running.
     drop((runtime, machine.containerd.take()));
+    // One more, as of a server that was killed just after it had started it, waits for the first one's database.
+    let config = machine.dir.path().canonicalize().unwrap().join("containerd/config.toml");
+    let mut waits = std::process::Command::new("containerd").arg("--config").arg(config).spawn().unwrap();
+    until("it is containerd", async || read(&proc_file(waits.id(), "cmdline")).starts_with("containerd"))
+        .await;
     machine.containerd = Some(common::start(&machine).await);
     assert_eq!(machine.containerd().pid(), pid);
+    assert!(!is_alive(waits.id()), "it was stopped");
+    // Whoever saw it end first has taken its status.
+    let _ = waits.wait();
 
     // Stopped in order and started again, the container is still the same.
     machine.containerd.take().unwrap().stop().await.unwrap();
@@ -601,7 +609,11 @@ fn execs(machine: &Machine) -> Vec<String> {
 
 /// A zombie is not.
 fn is_alive(pid: u32) -> bool {
-    std::path::Path::new(&format!("/proc/{pid}/exe")).exists()
+    proc_file(pid, "exe").exists()
+}
+
+fn proc_file(pid: u32, name: &str) -> std::path::PathBuf {
+    format!("/proc/{pid}/{name}").into()
 }
 
 fn parent_of(pid: u32) -> u32 {

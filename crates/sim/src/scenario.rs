@@ -1,4 +1,5 @@
-//! One history: users run and stop tasks, containers end, agents die and return, machines restart, decisions race.
+//! One history: users run and stop tasks, containers end, agents die and return, machines restart, clocks jump, decisions
+//! race.
 
 use crate::agent::{Agent, Process, Wish};
 use crate::cluster::{Cluster, Operation, task_of};
@@ -18,7 +19,7 @@ pub struct Scenario {
     pub instances: usize,
     /// Calls of users.
     pub calls: usize,
-    /// Agents that die and machines that restart.
+    /// Agents that die, machines that restart and clocks that jump.
     pub faults: usize,
 }
 
@@ -76,7 +77,10 @@ enum Event {
 
 struct World {
     random: Random,
+    /// Milliseconds since the beginning, by which things happen.
     now: u64,
+    /// How far the clock that everybody reads is off.
+    skew: i64,
     queue: BTreeMap<(u64, u64), Event>,
     sequence: u64,
     cluster: Cluster,
@@ -91,6 +95,11 @@ struct World {
     recent: std::collections::VecDeque<String>,
 }
 
+const DAY: u64 = 24 * 3600 * 1000;
+
+/// The time of day at the beginning.
+const BEGINNING: i64 = 1_800_000_000_000;
+
 /// Events that a failure shows.
 const SHOWN: usize = 40;
 
@@ -103,6 +112,7 @@ impl World {
         let cluster = Cluster::new(&ids, size, &mut random);
         Self {
             now: 1_000,
+            skew: 0,
             queue: BTreeMap::new(),
             sequence: 0,
             cluster,
@@ -210,6 +220,11 @@ impl World {
     }
 
     fn fault(&mut self) {
+        if self.random.percent(20) {
+            // To any time of the day before or after: back beyond what records already say.
+            self.skew = self.random.between(0, 2 * DAY) as i64 - DAY as i64;
+            return;
+        }
         let agent = self.random.between(0, self.agents.len() as u64) as usize;
         let reboots = self.random.percent(30);
         let Some(victim) = self.agents.get_mut(agent).filter(|victim| victim.alive) else { return };
@@ -343,7 +358,7 @@ impl World {
     }
 
     fn clock(&self) -> Timestamp {
-        Timestamp(self.now as i64)
+        Timestamp(BEGINNING + self.now as i64 + self.skew)
     }
 
     fn after(&mut self, low: u64, high: u64, event: Event) {

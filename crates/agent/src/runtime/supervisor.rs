@@ -219,13 +219,20 @@ pub(crate) fn can_lower_oom_score() -> bool {
 }
 
 async fn adopt_or_spawn(layout: &Layout) -> Result<Process, Error> {
-    if let Some(process) = process::find(layout) {
-        if await_ready(layout, &process, Duration::from_secs(10)).await.is_ok() {
+    let mut found = process::find(layout);
+    if let Some(any) = found.first() {
+        let answers = await_ready(layout, any, Duration::from_secs(10)).await.is_ok();
+        let serving = process::serving(layout).filter(|_| answers);
+        let adopted = found.iter().position(|process| Some(process.pid()) == serving);
+        let adopted = adopted.map(|index| found.swap_remove(index));
+        for process in found {
+            tracing::warn!(pid = process.pid(), "a running containerd does not answer: stopping it");
+            process.stop().await.map_err(io_error("stop the containerd that does not answer"))?;
+        }
+        if let Some(process) = adopted {
             tracing::info!(pid = process.pid(), "adopted the running containerd");
             return Ok(process);
         }
-        tracing::warn!(pid = process.pid(), "the running containerd does not answer: starting another");
-        process.stop().await.map_err(io_error("stop the containerd that does not answer"))?;
     }
     spawn(layout).await
 }

@@ -1,6 +1,7 @@
 //! A machine of its own for each test: the test runs again in a child process with new network and mount
 //! namespaces, which the kernel removes with the child, however it ends.
 
+use std::collections::BTreeSet;
 use std::future::Future;
 use std::io::{self, Read, Write};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream};
@@ -165,17 +166,34 @@ pub async fn until(what: &str, mut so: impl FnMut() -> bool) {
     panic!("never: {what}");
 }
 
-/// Everything about networks that a program can leave on the machine.
-pub fn traces() -> String {
-    let commands = [
-        "ip -o link",
-        "ip -o addr",
-        "ip route show table all",
-        "ip rule",
-        "ip neigh",
-        "nft list ruleset",
-        "grep nsfs /proc/self/mounts",
-    ];
+/// What a test finds on its machine before it begins.
+pub struct Before {
+    traces: String,
+    namespaces: BTreeSet<String>,
+}
+
+impl Before {
+    pub fn now() -> Self {
+        Self { traces: traces(), namespaces: namespaces() }
+    }
+
+    /// Nothing was added and nothing is gone. Mounts of namespaces were copied from the machine around this one, where
+    /// their owners may remove them: of them only new ones count.
+    pub fn is_again(&self) -> bool {
+        traces() == self.traces && namespaces().is_subset(&self.namespaces)
+    }
+}
+
+/// Where namespaces are held by mounts.
+fn namespaces() -> BTreeSet<String> {
+    let mounts = std::fs::read_to_string("/proc/self/mounts").unwrap();
+    mounts.lines().filter(|line| line.starts_with("nsfs ")).map(ToOwned::to_owned).collect()
+}
+
+/// Everything else about networks that a program can leave on the machine.
+fn traces() -> String {
+    let commands =
+        ["ip -o link", "ip -o addr", "ip route show table all", "ip rule", "ip neigh", "nft list ruleset"];
     let trace = |line: &str| {
         let mut words = line.split_whitespace();
         let output = Command::new(words.next().unwrap()).args(words).output().unwrap();

@@ -2,10 +2,13 @@
 //! got the same number.
 
 use std::{
+    ffi::OsStr,
     fs::{self, File},
     io,
-    os::fd::OwnedFd,
-    os::unix::process::CommandExt,
+    os::{
+        fd::OwnedFd,
+        unix::{ffi::OsStrExt, net::UnixStream, process::CommandExt},
+    },
     path::{Path, PathBuf},
     process::{Command, Stdio},
     sync::Arc,
@@ -19,6 +22,7 @@ use rustix::{
 use tokio::sync::watch;
 
 use super::{Error, Layout, can_lower_oom_score, io_error};
+use crate::runtime::processes;
 
 #[derive(Clone)]
 pub(super) struct Process {
@@ -34,14 +38,26 @@ const DIRECTORIES: [&str; 6] =
 /// A log beyond this is put aside at the next start.
 const LOG_LIMIT: u64 = 32 << 20;
 
-/// The containerd of this layout that runs already, if any: by its pid file, then checked by its command line.
-pub(super) fn find(layout: &Layout) -> Option<Process> {
-    let pid = fs::read_to_string(pid_file(layout)).ok()?.trim().parse().ok()?;
-    let process = Process::open(Pid::from_raw(pid)?).ok()?;
-    let command = fs::read(format!("/proc/{pid}/cmdline")).ok()?;
+/// Every containerd of this layout that runs already, by command line: a server that was killed just after it had
+/// started one had no time to write anything down. At most one of them serves; others wait for its database.
+pub(super) fn find(layout: &Layout) -> Vec<Process> {
     let config = config_file(layout);
-    let is_ours = command.split(|byte| *byte == 0).any(|word| word == config.as_os_str().as_encoded_bytes());
-    is_ours.then_some(process)
+    let is_ours = |pid: &Pid| {
+        let command = fs::read(format!("/proc/{}/cmdline", pid.as_raw_nonzero())).unwrap_or_default();
+        let words: Vec<&[u8]> = command.split(|byte| *byte == 0).collect();
+        let program = words.first().map(|program| Path::new(OsStr::from_bytes(program)));
+        program.and_then(Path::file_name) == Some(OsStr::new("containerd"))
+            && words.windows(2).any(|pair| pair == [b"--config", config.as_os_str().as_bytes()])
+    };
+    // One that ended meanwhile is none.
+    processes::all().filter(is_ours).filter_map(|pid| Process::open(pid).ok()).collect()
+}
+
+/// The process at the other end of containerd's socket.
+pub(super) fn serving(layout: &Layout) -> Option<u32> {
+    let connection = UnixStream::connect(&layout.address).ok()?;
+    let peer = rustix::net::sockopt::socket_peercred(&connection).ok()?;
+    Some(peer.pid.as_raw_nonzero().get().unsigned_abs())
 }
 
 /// Starts containerd in a process group of its own: Ctrl-C on our terminal is not for it.
@@ -67,7 +83,6 @@ pub(super) fn spawn(layout: &Layout) -> Result<Process, Error> {
         .map_err(io_error("start containerd"))?;
     let pid = i32::try_from(child.id()).ok().and_then(Pid::from_raw);
     let pid = pid.ok_or_else(|| io_error("start containerd")(io::ErrorKind::InvalidData.into()))?;
-    fs::write(pid_file(layout), child.id().to_string()).map_err(io_error("write containerd's pid file"))?;
     Process::open(pid).map_err(io_error("watch containerd"))
 }
 
@@ -147,10 +162,6 @@ fn open_log(path: &Path) -> io::Result<File> {
         fs::rename(path, path.with_extension("log.1"))?;
     }
     File::options().create(true).append(true).open(path)
-}
-
-fn pid_file(layout: &Layout) -> PathBuf {
-    layout.state.join("containerd.pid")
 }
 
 fn config_file(layout: &Layout) -> PathBuf {
