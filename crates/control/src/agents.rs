@@ -6,6 +6,7 @@ mod log_intake;
 mod observations;
 
 use crate::context::{CommitError, Context};
+use crate::liveness::disconnected;
 use log_intake::LogIntake;
 use longshore_engine::{View, assignment, registration};
 use longshore_model::change::{Batch, Key};
@@ -55,6 +56,10 @@ impl Links {
         superseded
     }
 
+    pub fn has(&self, instance: ContainerInstanceId) -> bool {
+        self.lock().contains_key(&instance)
+    }
+
     /// Whether the link was the instance's newest.
     fn end(&self, instance: ContainerInstanceId, link: &Arc<Notify>) -> bool {
         let mut links = self.lock();
@@ -78,18 +83,19 @@ pub async fn serve(context: Arc<Context>, capacity: Capacity, mut link: Link) ->
         Some(FromAgent::Observed(_) | FromAgent::Logs(_)) => return Ended::NoHello,
         None => return Ended::Closed,
     };
-    if let Err(error) = register(&context, &hello, &capacity).await {
-        return Ended::Register(error);
-    }
     let instance = hello.instance;
     let superseded = context.links.begin(instance);
+    if let Err(error) = register(&context, &hello, &capacity).await {
+        context.links.end(instance, &superseded);
+        return Ended::Register(error);
+    }
     let connection = Connection { context: Arc::clone(&context), hello, capacity, told: BTreeSet::new() };
     let ended = tokio::select! {
         ended = connection.run(link) => ended,
         () = superseded.notified() => Ended::Superseded,
     };
     if context.links.end(instance, &superseded)
-        && let Err(error) = set_connected(&context, instance, false).await
+        && let Err(error) = record_away(&context, instance).await
     {
         tracing::error!(error = &error as &dyn std::error::Error, "an agent's leaving was not recorded");
     }
@@ -109,12 +115,17 @@ async fn register(context: &Context, hello: &Hello, capacity: &Capacity) -> Resu
             let present = snapshot.view.container_instances.get(&ContainerInstance::key_of(hello.instance));
             match present {
                 Some(present) => {
-                    let next = registration::again(present, hello);
+                    let next = registration::again(present, hello, context.id);
                     if next != **present {
                         transaction.update(&next);
                     }
                 }
-                None => transaction.create(&registration::first(hello, capacity.clone(), context.now())),
+                None => transaction.create(&registration::first(
+                    hello,
+                    capacity.clone(),
+                    context.id,
+                    context.now(),
+                )),
             }
             Ok(())
         })
@@ -140,16 +151,16 @@ fn make_cluster(context: &Context, view: &View, member: &Membership, transaction
     }
 }
 
-async fn set_connected(
-    context: &Context,
-    id: ContainerInstanceId,
-    connected: bool,
-) -> Result<(), CommitError> {
+/// Unless the agent has a link to another control plane by now.
+async fn record_away(context: &Context, id: ContainerInstanceId) -> Result<(), CommitError> {
     context
         .commit(|snapshot, transaction| {
-            let present = snapshot.view.container_instances.get(&ContainerInstance::key_of(id));
-            if let Some(instance) = present.filter(|instance| instance.agent_connected != connected) {
-                transaction.update(&ContainerInstance { agent_connected: connected, ..(**instance).clone() });
+            let present = snapshot.view.container_instance(id);
+            let ours = |instance: &&Arc<ContainerInstance>| {
+                instance.agent_connected && instance.connected_to == Some(context.id)
+            };
+            if let Some(instance) = present.filter(ours) {
+                transaction.update(&disconnected(instance));
             }
             Ok(())
         })

@@ -3,12 +3,15 @@
 use crate::agents::Links;
 use crate::log_store::LogStore;
 use longshore_engine::{View, default_vpc, events};
+use longshore_model::control_plane::ControlPlaneId;
 use longshore_model::id::IdSource;
 use longshore_model::vpc::{Cidr, OpenedRegion};
 use longshore_model::{Scope, Timestamp, Transaction};
 use longshore_store::{Outcome, Snapshot, Store};
 use longshore_wire::Fault;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::time::Duration;
 use tokio::sync::Mutex;
 
 /// The settings of a control plane.
@@ -18,6 +21,10 @@ pub struct Config {
     pub vpc_cidr: Cidr,
     /// How long STOPPED tasks are described, in milliseconds.
     pub keep_stopped_tasks: i64,
+    /// Whether other control planes may use the store.
+    pub shared_store: bool,
+    /// How long an instance may be away before its tasks are given up.
+    pub instance_lost_after: Duration,
 }
 
 pub struct Context {
@@ -25,6 +32,10 @@ pub struct Context {
     pub log_store: LogStore,
     pub config: Config,
     pub links: Links,
+    /// Names this process among the control planes.
+    pub id: ControlPlaneId,
+    /// Whether it does what one control plane is enough for.
+    pub leads: AtomicBool,
     /// Held by a writer whose first attempt conflicted, so that contenders in one process queue instead of racing.
     turn: Mutex<()>,
 }
@@ -34,7 +45,9 @@ const ATTEMPTS: usize = 64;
 
 impl Context {
     pub fn new(store: Arc<Store<View>>, log_store: LogStore, config: Config) -> Self {
-        Self { store, log_store, config, links: Links::default(), turn: Mutex::new(()) }
+        let id = ControlPlaneId((RandomIds.next_u128() >> 64) as u64);
+        let leads = AtomicBool::new(!config.shared_store);
+        Self { store, log_store, config, links: Links::default(), id, leads, turn: Mutex::new(()) }
     }
 
     pub fn view(&self) -> View {

@@ -4,6 +4,7 @@ use crate::context::{CommitError, Context};
 use longshore_engine::{View, events, retention};
 use longshore_model::change::Key;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 use tokio::time::Instant;
 
@@ -18,9 +19,10 @@ pub async fn run(context: Arc<Context>) {
     let mut rounds = tokio::time::interval_at(Instant::now() + PERIOD, PERIOD);
     let mut surplus = tokio::time::interval(EVENTS_PERIOD);
     loop {
+        let leads = || context.leads.load(Ordering::Relaxed);
         let done = tokio::select! {
-            _ = rounds.tick() => round(&context).await,
-            _ = surplus.tick() => forget(&context, |view| events::to_forget(view, AT_ONCE)).await,
+            _ = rounds.tick() => round(&context, leads()).await,
+            _ = surplus.tick() => forget(&context, |view| if leads() { events::to_forget(view, AT_ONCE) } else { Vec::new() }).await,
         };
         if let Err(error) = done {
             tracing::warn!(error = &error as &dyn std::error::Error, "housekeeping is put off");
@@ -28,10 +30,13 @@ pub async fn run(context: Arc<Context>) {
     }
 }
 
-async fn round(context: &Context) -> Result<(), CommitError> {
+/// Records are forgotten by the control plane that leads, log events by each that keeps some.
+async fn round(context: &Context, leads: bool) -> Result<(), CommitError> {
     let now = context.now();
     let keep = context.config.keep_stopped_tasks;
-    forget(context, |view| retention::to_forget(view, now, keep, AT_ONCE)).await?;
+    if leads {
+        forget(context, |view| retention::to_forget(view, now, keep, AT_ONCE)).await?;
+    }
     crate::logs::apply_retention(context, now).await;
     Ok(())
 }

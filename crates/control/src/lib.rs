@@ -9,6 +9,7 @@ pub mod ec2;
 pub mod ecs;
 pub mod front;
 pub mod housekeeping;
+pub mod liveness;
 pub mod log_store;
 pub mod logs;
 pub mod refuse;

@@ -30,7 +30,12 @@ async fn refused(services: &Services) -> Refused {
     let directory = tempfile::tempdir().unwrap();
     let store = Store::open(Arc::new(Memory::default())).await.unwrap();
     let log_store = LogStore::open(directory.path(), Options::default()).unwrap();
-    let config = Config { vpc_cidr: "172.31.0.0/16".parse().unwrap(), keep_stopped_tasks: 0 };
+    let config = Config {
+        vpc_cidr: "172.31.0.0/16".parse().unwrap(),
+        keep_stopped_tasks: 0,
+        shared_store: false,
+        instance_lost_after: std::time::Duration::MAX,
+    };
     let context = Arc::new(Context::new(Arc::new(store), log_store, config));
     let scope = Scope::new("123456789012", "us-east-1");
     let caller = Caller { scope, access_key: "AKIDEXAMPLE".into(), user: "admin".into() };

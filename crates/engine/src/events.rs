@@ -49,8 +49,10 @@ fn subject(view: &View, write: &Write) -> Option<Subject> {
     }
 }
 
+/// Neither tags nor which control plane it is linked to are of its state.
 fn differ(before: &ContainerInstance, after: &ContainerInstance) -> bool {
-    *before != ContainerInstance { tags: before.tags.clone(), ..after.clone() }
+    let connected_to = before.connected_to;
+    *before != ContainerInstance { tags: before.tags.clone(), connected_to, ..after.clone() }
 }
 
 #[cfg(test)]

@@ -6,6 +6,7 @@ pub mod assignment;
 pub mod default_vpc;
 pub mod events;
 pub mod lifecycle;
+pub mod membership;
 pub mod placement;
 pub mod query;
 pub mod registration;

@@ -3,10 +3,16 @@
 
 use longshore_model::Timestamp;
 use longshore_model::container_instance::{Capacity, ContainerInstance};
+use longshore_model::control_plane::ControlPlaneId;
 use longshore_model::link::Hello;
 
 /// The record of an instance that was not there before.
-pub fn first(hello: &Hello, capacity: Capacity, now: Timestamp) -> ContainerInstance {
+pub fn first(
+    hello: &Hello,
+    capacity: Capacity,
+    control_plane: ControlPlaneId,
+    now: Timestamp,
+) -> ContainerInstance {
     ContainerInstance {
         id: hello.instance,
         name: hello.name.clone(),
@@ -20,12 +26,13 @@ pub fn first(hello: &Hello, capacity: Capacity, now: Timestamp) -> ContainerInst
         tags: hello.tags.clone(),
         registered_at: now,
         agent_connected: true,
+        connected_to: Some(control_plane),
         version: 1,
     }
 }
 
 /// The record of one whose agent has connected again. Attributes that a newer agent no longer names stay.
-pub fn again(present: &ContainerInstance, hello: &Hello) -> ContainerInstance {
+pub fn again(present: &ContainerInstance, hello: &Hello, control_plane: ControlPlaneId) -> ContainerInstance {
     let mut next = ContainerInstance {
         name: hello.name.clone(),
         resources: hello.resources,
@@ -40,5 +47,6 @@ pub fn again(present: &ContainerInstance, hello: &Hello) -> ContainerInstance {
     if next != *present {
         next.version += 1;
     }
+    next.connected_to = Some(control_plane);
     next
 }

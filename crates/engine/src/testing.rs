@@ -91,6 +91,7 @@ pub fn instance(id: u128, cpu: u64, memory: u64) -> ContainerInstance {
         tags: Tags::default(),
         registered_at: Timestamp(1),
         agent_connected: true,
+        connected_to: None,
         version: 1,
     }
 }

@@ -10,6 +10,7 @@ use imbl::{OrdMap, OrdSet};
 use longshore_model::change::{Change, Key, Undecodable};
 use longshore_model::cluster::Cluster;
 use longshore_model::container_instance::{ContainerInstance, Placements};
+use longshore_model::control_plane::ControlPlane;
 use longshore_model::event::Event;
 use longshore_model::join::{Administrator, Admission, Authority, JoinToken};
 use longshore_model::log_group::LogGroup;
@@ -38,6 +39,7 @@ pub struct View {
     pub client_tokens: Table<ClientToken>,
     /// What was not read yet by all who want to know.
     pub events: Table<Event>,
+    pub control_planes: Table<ControlPlane>,
     pub authorities: Table<Authority>,
     pub administrators: Table<Administrator>,
     pub join_tokens: Table<JoinToken>,
@@ -274,6 +276,7 @@ impl longshore_model::change::View for View {
             Subnet::TABLE => self.subnets.apply(change),
             SecurityGroup::TABLE => self.security_groups.apply(change),
             NetworkInterface::TABLE => self.apply_network_interface(change),
+            ControlPlane::TABLE => self.control_planes.apply(change),
             Authority::TABLE => self.authorities.apply(change),
             Administrator::TABLE => self.administrators.apply(change),
             JoinToken::TABLE => self.join_tokens.apply(change),

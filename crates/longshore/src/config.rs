@@ -13,6 +13,7 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
+use std::time::Duration;
 
 pub const DATA_DIR: &str = "/var/lib/longshore";
 
@@ -67,6 +68,9 @@ pub struct UpArgs {
     /// Where agents of other machines join [default: nowhere].
     #[arg(long, env = "LONGSHORE_AGENTS_LISTEN", value_name = "ADDR:PORT")]
     agents_listen: Option<SocketAddr>,
+    /// How long an instance may be away before its tasks are given up: 90s, 5m, 1h [default: 60s].
+    #[arg(long, env = "LONGSHORE_INSTANCE_LOST_AFTER", value_name = "PERIOD")]
+    instance_lost_after: Option<Period>,
 }
 
 #[derive(Debug, Default, Args)]
@@ -99,6 +103,9 @@ pub struct ControlArgs {
     /// How many hours a stopped task is described [default: 24].
     #[arg(long, env = "LONGSHORE_KEEP_STOPPED_TASKS_HOURS", value_name = "HOURS")]
     keep_stopped_tasks_hours: Option<u32>,
+    /// How long an instance may be away before its tasks are given up: 90s, 5m, 1h [default: 60s].
+    #[arg(long, env = "LONGSHORE_INSTANCE_LOST_AFTER", value_name = "PERIOD")]
+    instance_lost_after: Option<Period>,
 }
 
 #[derive(Debug, Default, Args)]
@@ -292,6 +299,7 @@ pub struct Up {
     pub overcommit_memory: f64,
     pub keep_stopped_tasks_hours: u32,
     pub agents_listen: Option<SocketAddr>,
+    pub instance_lost_after: Duration,
 }
 
 /// The settings of `longshore control`.
@@ -305,6 +313,7 @@ pub struct Control {
     pub etcd_prefix: String,
     pub vpc_cidr: Cidr,
     pub keep_stopped_tasks_hours: u32,
+    pub instance_lost_after: Duration,
 }
 
 /// The settings of `longshore agent`.
@@ -345,6 +354,7 @@ struct File {
     overcommit_memory: Option<f64>,
     keep_stopped_tasks_hours: Option<u32>,
     agents_listen: Option<SocketAddr>,
+    instance_lost_after: Option<String>,
     etcd_endpoints: Option<Vec<String>>,
     etcd_prefix: Option<String>,
     ecs_config: Option<PathBuf>,
@@ -363,6 +373,12 @@ impl File {
         }
         Ok(mirrors)
     }
+}
+
+fn lost_after(given: Option<Period>, file: Option<String>) -> Outcome<Duration> {
+    let period =
+        given.map_or_else(|| file.map(|text| text.parse::<Period>()).transpose(), |given| Ok(Some(given)))?;
+    Ok(period.map_or(Duration::from_secs(60), |period| Duration::from_millis(period.0.unsigned_abs())))
 }
 
 fn any_vpc() -> Outcome<Cidr> {
@@ -388,6 +404,7 @@ impl ControlArgs {
                 .keep_stopped_tasks_hours
                 .or(file.keep_stopped_tasks_hours)
                 .unwrap_or(24),
+            instance_lost_after: lost_after(self.instance_lost_after, file.instance_lost_after)?,
         };
         check_auth(control.auth, control.listen)?;
         check_vpc_cidr(control.vpc_cidr)?;
@@ -458,6 +475,7 @@ impl UpArgs {
                 .or(file.keep_stopped_tasks_hours)
                 .unwrap_or(24),
             agents_listen: self.agents_listen.or(file.agents_listen),
+            instance_lost_after: lost_after(self.instance_lost_after, file.instance_lost_after)?,
         };
         up.check()?;
         Ok(up)

@@ -9,6 +9,7 @@ use crate::remote::listener::Listener;
 use crate::server::ControlPlane;
 use crate::up::{front, until_told};
 use crate::{Outcome, credentials, server};
+use longshore_control::Config;
 use longshore_store::etcd::{self, Etcd};
 use longshore_store::{Engine, Store};
 use std::io::Write;
@@ -24,8 +25,13 @@ pub async fn run(args: ControlArgs) -> Outcome {
     let agents = bind(settings.agents_listen).await?;
     let (listen, agents_listen) = (listener.local_addr()?, agents.local_addr()?);
     let store = Arc::new(open_store(&data_dir, &settings).await?);
-    let control =
-        ControlPlane::start(&data_dir, store, settings.vpc_cidr, settings.keep_stopped_tasks_hours).await?;
+    let config = Config {
+        vpc_cidr: settings.vpc_cidr,
+        keep_stopped_tasks: server::hours(settings.keep_stopped_tasks_hours),
+        shared_store: !settings.etcd_endpoints.is_empty(),
+        instance_lost_after: settings.instance_lost_after,
+    };
+    let control = ControlPlane::start(&data_dir, store, config).await?;
     let context = Arc::clone(&control.context);
     let credentials = if settings.etcd_endpoints.is_empty() {
         credentials::of(&data_dir)?

@@ -10,13 +10,12 @@ use longshore_agent::network;
 use longshore_agent::runtime::{Runtime, supervisor::Containerd};
 use longshore_control::agents::{self, Link};
 use longshore_control::log_store::{self, LogStore};
-use longshore_control::{Config, Context, RandomIds, housekeeping};
+use longshore_control::{Config, Context, RandomIds, housekeeping, liveness};
 use longshore_engine::View;
 use longshore_model::container_instance::{AgentVersion, Capacity, Membership, Ports, Status};
 use longshore_model::id::IdSource;
 use longshore_model::link::Hello;
 use longshore_model::task::LaunchType;
-use longshore_model::vpc::Cidr;
 use longshore_model::{ContainerInstanceId, Resources, Scope, Tags};
 use longshore_store::Store;
 use std::collections::BTreeMap;
@@ -32,28 +31,25 @@ const REGION: &str = "us-east-1";
 /// The APIs' state and what is done with it beside them.
 pub struct ControlPlane {
     pub context: Arc<Context>,
-    housekeeping: JoinHandle<()>,
+    beside: Vec<JoinHandle<()>>,
 }
 
 impl ControlPlane {
-    pub async fn start(
-        data_dir: &DataDir,
-        store: Arc<Store<View>>,
-        vpc_cidr: Cidr,
-        keep_stopped_tasks_hours: u32,
-    ) -> Outcome<Self> {
+    pub async fn start(data_dir: &DataDir, store: Arc<Store<View>>, config: Config) -> Outcome<Self> {
         let logs = data_dir.logs();
         let log_store =
             tokio::task::spawn_blocking(move || LogStore::open(&logs, log_store::Options::default()))
                 .await??;
-        let keep_stopped_tasks = i64::from(keep_stopped_tasks_hours) * 3_600_000;
-        let context = Arc::new(Context::new(store, log_store, Config { vpc_cidr, keep_stopped_tasks }));
-        let housekeeping = tokio::spawn(housekeeping::run(Arc::clone(&context)));
-        Ok(Self { context, housekeeping })
+        let context = Arc::new(Context::new(store, log_store, config));
+        let beside = vec![
+            tokio::spawn(housekeeping::run(Arc::clone(&context))),
+            tokio::spawn(liveness::run(Arc::clone(&context))),
+        ];
+        Ok(Self { context, beside })
     }
 
     pub fn stop(self) {
-        self.housekeeping.abort();
+        self.beside.iter().for_each(JoinHandle::abort);
     }
 }
 
@@ -71,8 +67,13 @@ impl Server {
     pub async fn start(data_dir: &DataDir, up: &Up) -> Outcome<Self> {
         let store = Arc::new(open_store(data_dir).await?);
         let identity = identity(data_dir, up, &store.snapshot().view)?;
-        let control =
-            ControlPlane::start(data_dir, store, identity.vpc_cidr, up.keep_stopped_tasks_hours).await?;
+        let config = Config {
+            vpc_cidr: identity.vpc_cidr,
+            keep_stopped_tasks: hours(up.keep_stopped_tasks_hours),
+            shared_store: false,
+            instance_lost_after: up.instance_lost_after,
+        };
+        let control = ControlPlane::start(data_dir, store, config).await?;
         let containerd = match &up.containerd {
             Some(address) => Containerd::external(data_dir.path(), address).await?,
             None => Containerd::start(data_dir.path()).await?,
@@ -150,6 +151,11 @@ pub async fn wait_for_agents(context: &Context, instances: &[ContainerInstanceId
             return;
         }
     }
+}
+
+/// In milliseconds.
+pub fn hours(number: u32) -> i64 {
+    i64::from(number) * 3_600_000
 }
 
 pub async fn open_store(data_dir: &DataDir) -> Outcome<Store<View>> {

@@ -4,6 +4,7 @@
 
 use crate::arn;
 use crate::change::Key;
+use crate::control_plane::ControlPlaneId;
 use crate::id::ContainerInstanceId;
 use crate::record::Record;
 use crate::resources::Resources;
@@ -44,6 +45,9 @@ pub struct ContainerInstance {
     pub registered_at: Timestamp,
     /// Whether its agent is connected; an instance whose agent is away takes no new tasks.
     pub agent_connected: bool,
+    /// The control plane that its agent is linked to.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub connected_to: Option<ControlPlaneId>,
     /// Counts the changes that describe calls show; starts at 1.
     #[serde(default)]
     pub version: u64,

@@ -5,6 +5,7 @@ pub mod arn;
 pub mod change;
 pub mod cluster;
 pub mod container_instance;
+pub mod control_plane;
 pub mod event;
 pub mod id;
 pub mod join;

@@ -73,6 +73,7 @@ impl Cluster {
                 tags: Tags::default(),
                 registered_at: Timestamp(1),
                 agent_connected: false,
+                connected_to: None,
                 version: 1,
             });
         }

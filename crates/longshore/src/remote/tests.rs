@@ -28,7 +28,12 @@ async fn control() -> Machine {
     let logs = tempfile::tempdir().unwrap();
     let store = Store::open(Arc::new(Memory::default())).await.unwrap();
     let log_store = LogStore::open(logs.path(), Options::default()).unwrap();
-    let config = Config { vpc_cidr: "10.7.0.0/16".parse().unwrap(), keep_stopped_tasks: 0 };
+    let config = Config {
+        vpc_cidr: "10.7.0.0/16".parse().unwrap(),
+        keep_stopped_tasks: 0,
+        shared_store: false,
+        instance_lost_after: Duration::MAX,
+    };
     let context = Arc::new(Context::new(Arc::new(store), log_store, config));
     let gate = Listener::new(Arc::clone(&context)).await.unwrap();
     let fingerprint = authority::fingerprint_of(gate.authority()).unwrap();

@@ -113,6 +113,7 @@ impl Machine {
             tags: self.tags.clone(),
             registered_at: now,
             agent_connected: false,
+            connected_to: None,
             version: 1,
         }
     }

@@ -1,0 +1,118 @@
+"""Two control planes on one etcd: both serve, one dies, and the other goes on; instances that are gone are given up."""
+
+import json
+
+import pytest
+
+from support import machines
+from support.aws import Cloud, idle
+from support.host import find_processes
+from support.machines import Agent, Control, Etcd
+from support.waiting import until
+
+CLUSTER = "fleet"
+
+
+class Fleet:
+    """Two control planes, and two agents that know both."""
+
+    def __init__(self, lan, etcd, load):
+        flags = ["--etcd-endpoints", etcd.url, "--instance-lost-after", "3s"]
+        first = Control(lan, *flags)
+        # The range of the default VPCs is one for all of them.
+        second = Control(lan, *flags, vpc_cidr=first.vpc_cidr)
+        self.lan, self.controls = lan, [first.start(), second.start()]
+        self.clouds = [Cloud(control) for control in self.controls]
+        # Each has its first link to another control plane.
+        self.agents = [Agent(lan, order, CLUSTER) for order in (self.controls, self.controls[::-1])]
+        for agent in self.agents:
+            load(agent.start(), "busybox:latest")
+
+    def instances(self, cloud):
+        """The container instances of the agents, once both are connected."""
+
+        def connected():
+            arns = cloud.ecs.list_container_instances(cluster=CLUSTER, filter="agentConnected == true")
+            found = {arn.rpartition("/")[2]: arn for arn in arns["containerInstanceArns"]}
+            return [found[agent.instance] for agent in self.agents] if len(found) == 2 else None
+
+        return until("both agents are connected", connected)
+
+
+@pytest.fixture(scope="module")
+def fleet(load):
+    etcd = Etcd()
+    try:
+        with machines.lan() as lan:
+            yield Fleet(lan, etcd, load)
+    finally:
+        etcd.clean_up()
+
+
+def define(cloud, family, marker):
+    container = {"name": "main", "image": "busybox:latest", "memory": 32, "command": idle(marker)}
+    cloud.ecs.register_task_definition(family=family, networkMode="none", containerDefinitions=[container])
+    return family
+
+
+def start(cloud, family, instances):
+    answer = cloud.ecs.start_task(cluster=CLUSTER, taskDefinition=family, containerInstances=instances)
+    assert answer["failures"] == []
+    arns = [task["taskArn"] for task in answer["tasks"]]
+    for arn in arns:
+        cloud.until_running(CLUSTER, arn)
+    return arns
+
+
+def versions(control, arn):
+    """The versions of a task that events have told, in their order."""
+    told = [json.loads(line) for line in control.run("events", "--output", "json").splitlines()]
+    return [event["detail"]["version"] for event in told if event["resources"] == [arn]]
+
+
+def test_both_serve_the_same_records(fleet, name):
+    first, second = fleet.clouds
+    assert first.exports["AWS_ACCESS_KEY_ID"] == second.exports["AWS_ACCESS_KEY_ID"]
+    instances = fleet.instances(first)
+    arns = start(first, define(second, name, "834501"), instances)
+    assert sorted(second.ecs.list_tasks(cluster=CLUSTER)["taskArns"]) == sorted(arns)
+    assert len(find_processes("834501")) == 2
+    second.stop_all(CLUSTER)
+    assert find_processes("834501") == []
+
+
+def test_one_dies_and_the_other_goes_on(fleet, name):
+    first, second = fleet.clouds
+    instances = fleet.instances(first)
+    before = start(first, define(first, name, "834502"), instances)
+    fleet.controls[0].kill()
+    # Acknowledged is kept, and what is asked of the other is done on both instances.
+    assert {second.task(CLUSTER, arn)["lastStatus"] for arn in before} == {"RUNNING"}
+    assert fleet.instances(second) == instances
+    after = start(second, name, instances)
+    assert len(find_processes("834502")) == 4, "each task runs once"
+    second.ecs.stop_task(cluster=CLUSTER, task=before[0])
+    second.until_stopped(CLUSTER, before[0])
+    fleet.controls[0].start()
+    first.stop_all(CLUSTER)
+    assert find_processes("834502") == []
+    for arn in (*before, *after):
+        told = versions(fleet.controls[1], arn)
+        assert told == list(range(1, first.task(CLUSTER, arn)["version"] + 1)), "each change is told once"
+
+
+def test_an_instance_that_is_gone_loses_its_tasks_and_may_come_back(fleet, name):
+    (_, cloud), (gone, _) = fleet.clouds, fleet.agents
+    instances = fleet.instances(cloud)
+    lost, stays = start(cloud, define(cloud, name, "834503"), instances)
+    with fleet.lan.cut(gone.machine):
+        task = cloud.until_stopped(CLUSTER, lost)
+        ec2 = cloud.ecs.describe_container_instances(cluster=CLUSTER, containerInstances=instances[:1])
+        ec2 = ec2["containerInstances"][0]["ec2InstanceId"]
+        assert task["stoppedReason"] == f"Host EC2 (instance {ec2}) terminated"
+        assert len(find_processes("834503")) == 2, "behind the cut it goes on"
+    assert fleet.instances(cloud) == instances
+    until("what was given up is removed where it ran on", lambda: len(find_processes("834503")) == 1)
+    assert cloud.task(CLUSTER, stays)["lastStatus"] == "RUNNING"
+    start(cloud, name, instances[:1])
+    cloud.stop_all(CLUSTER)

@@ -1,0 +1,148 @@
+//! Says that this control plane lives, and acts on those that do not. Invariant: what several control planes find out is
+//! done once, because each change is committed against what was read.
+
+use crate::context::{CommitError, Context};
+use longshore_engine::membership::{self, Observer, Watch};
+use longshore_engine::{View, lifecycle};
+use longshore_model::ContainerInstanceId;
+use longshore_model::container_instance::ContainerInstance;
+use longshore_model::control_plane::{ControlPlane, ControlPlaneId};
+use longshore_model::task::Task;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+use tokio::time::Instant;
+
+/// Between two beats, and between two looks at the others.
+const BEAT: Duration = Duration::from_millis(900);
+const LOOK: Duration = Duration::from_millis(300);
+/// Alone there is nobody to watch but instances, for which a second matters less.
+const LOOK_ALONE: Duration = Duration::from_secs(2);
+/// Tasks that one commit gives up: etcd takes 128 operations in a transaction.
+const AT_ONCE: usize = 40;
+
+pub async fn run(context: Arc<Context>) {
+    let shared = context.config.shared_store;
+    if shared {
+        tokio::spawn(beat(Arc::clone(&context)));
+    }
+    let began = Instant::now();
+    let mut watch = Watch::default();
+    let mut looks = tokio::time::interval(if shared { LOOK } else { LOOK_ALONE });
+    looks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        looks.tick().await;
+        if let Err(error) = look(&context, &mut watch, began.elapsed()).await {
+            tracing::warn!(
+                error = &error as &dyn std::error::Error,
+                "what was found of others is not recorded yet"
+            );
+        }
+    }
+}
+
+async fn beat(context: Arc<Context>) {
+    let mut beats = tokio::time::interval(BEAT);
+    beats.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        beats.tick().await;
+        let id = context.id;
+        let said = context.commit::<_, CommitError, _>(|snapshot, transaction| {
+            match snapshot.view.control_planes.get(&ControlPlane::key_of(id)) {
+                Some(present) => transaction.update(&ControlPlane { id, beat: present.beat + 1 }),
+                None => transaction.create(&ControlPlane { id, beat: 1 }),
+            }
+            Ok(())
+        });
+        if let Err(error) = said.await {
+            tracing::warn!(error = &error as &dyn std::error::Error, "the store does not hear that we live");
+        }
+    }
+}
+
+async fn look(context: &Context, watch: &mut Watch, at: Duration) -> Result<(), CommitError> {
+    let observer = Observer {
+        own: context.id,
+        shared: context.config.shared_store,
+        lost_after: context.config.instance_lost_after,
+    };
+    let findings = watch.look(&context.view(), observer, |id| context.links.has(id), at);
+    context.leads.store(findings.leads, Ordering::Relaxed);
+    for id in findings.disconnected {
+        disconnect(context, id).await?;
+    }
+    for id in findings.lost {
+        lose(context, id).await?;
+    }
+    for id in findings.forgotten {
+        forget(context, id).await?;
+    }
+    Ok(())
+}
+
+/// Unless the instance has connected elsewhere meanwhile.
+async fn disconnect(context: &Context, id: ContainerInstanceId) -> Result<(), CommitError> {
+    let seen = context.view().container_instance(id).and_then(|instance| instance.connected_to);
+    let done = context.commit::<_, CommitError, _>(|snapshot, transaction| {
+        let present = snapshot.view.container_instance(id);
+        let still = present.filter(|instance| instance.agent_connected && instance.connected_to == seen);
+        if let Some(instance) = still.filter(|_| seen != Some(context.id) || !context.links.has(id)) {
+            transaction.update(&disconnected(instance));
+        }
+        Ok(still.is_some())
+    });
+    if done.await? {
+        tracing::info!(instance = %id, "the control plane of an agent is gone, and the agent with it until it links again");
+    }
+    Ok(())
+}
+
+pub(crate) fn disconnected(instance: &ContainerInstance) -> ContainerInstance {
+    ContainerInstance {
+        agent_connected: false,
+        connected_to: None,
+        version: instance.version + 1,
+        ..instance.clone()
+    }
+}
+
+/// Gives up the tasks of an instance that is still away.
+async fn lose(context: &Context, id: ContainerInstanceId) -> Result<(), CommitError> {
+    let now = context.now();
+    loop {
+        let lost = context
+            .commit::<_, CommitError, _>(|snapshot, transaction| {
+                let view = &snapshot.view;
+                let away = view.container_instance(id).filter(|instance| !instance.agent_connected);
+                let Some(instance) = away else { return Ok(0) };
+                transaction.rely_on(ContainerInstance::key_of(id));
+                let why = membership::why_lost(instance);
+                let next: Vec<Task> = view
+                    .tasks_on(id)
+                    .filter_map(|task| lifecycle::lose(task, why.clone(), now))
+                    .take(AT_ONCE)
+                    .collect();
+                next.iter().for_each(|task| lifecycle::write(view, task, transaction));
+                Ok(next.len())
+            })
+            .await?;
+        if lost > 0 {
+            tracing::warn!(instance = %id, tasks = lost, "gave up the tasks of an instance that is away for too long");
+        }
+        if lost < AT_ONCE {
+            return Ok(());
+        }
+    }
+}
+
+async fn forget(context: &Context, id: ControlPlaneId) -> Result<(), CommitError> {
+    let is_known = |view: &View| view.control_planes.get(&ControlPlane::key_of(id)).is_some();
+    context
+        .commit(|snapshot, transaction| {
+            if is_known(&snapshot.view) {
+                transaction.delete(ControlPlane::key_of(id));
+            }
+            Ok(())
+        })
+        .await
+}
