@@ -11,10 +11,11 @@ import signal
 
 import pytest
 
-from support import images, server
+from support import images, machines, server
 from support.aws import Cloud, address, idle
 from support.host import PROC, belongings, command_line, find_process, find_processes, run
 from support.leaks import check_nothing_of
+from support.machines import Agent, Control
 from support.registry import serving
 from support.server import Server
 from support.waiting import until
@@ -29,28 +30,55 @@ def seeds():
         yield from range(int(first), int(last or first) + 1)
 
 
-@pytest.fixture(params=seeds(), ids=lambda seed: f"seed-{seed}")
-def chaos(load, request):
+@pytest.fixture(params=seeds())
+def seed(request):
+    return request.param
+
+
+@pytest.fixture
+def chaos(load, seed):
+    """One process with two Fargate instances and a container instance."""
     flags = ["--instances", "2", "--container-instances", "1", "--cluster", CLUSTER]
     with server.running(*flags) as started:
         load(started, "busybox:latest")
-        yield Chaos(Cloud(started), request.param)
+        yield Chaos(Cloud(started), seed, [started])
+
+
+@pytest.fixture
+def fleet(load, seed):
+    """A control plane, and two container instances with agents of their own."""
+    with machines.lan() as lan:
+        control = Control(lan).start()
+        agents = [Agent(lan, [control], CLUSTER) for _ in range(2)]
+        for agent in agents:
+            load(agent.start(), "busybox:latest")
+        yield Fleet(Cloud(control), seed, agents, lan)
 
 
 class Chaos:
-    def __init__(self, cloud, seed):
+    def __init__(self, cloud, seed, workers):
         self.cloud, self.seed, self.random = cloud, seed, random.Random(seed)
+        # Those that have a containerd.
+        self.workers = workers
         self.steps = []
         # Acknowledged tasks by the argument that marks their process.
         self.tasks = {}
         self.stopped = set()
-        self.fargate = cloud.register("chaos-fargate", {"command": idle()})
+        self.own = cloud.register("chaos-own", {"command": idle()}, requiresCompatibilities=["EC2", "FARGATE"])
         container = {"name": "main", "image": "busybox:latest", "memory": 32, "command": idle()}
-        cloud.ecs.register_task_definition(family="chaos-ec2", networkMode="host", containerDefinitions=[container])
+        cloud.ecs.register_task_definition(family="chaos-host", networkMode="host", containerDefinitions=[container])
+
+    @property
+    def possible(self):
+        return [self.run, self.run, self.run, self.stop, self.kill_server, self.kill_containerd, self.kill_process]
+
+    @property
+    def launch_type(self):
+        """Of the tasks with a network interface of their own."""
+        return "FARGATE"
 
     def step(self):
-        steps = [self.run, self.run, self.run, self.stop, self.kill_server, self.kill_containerd, self.kill_process]
-        step = self.random.choice(steps)
+        step = self.random.choice(self.possible)
         self.steps.append(step.__name__)
         step()
 
@@ -60,10 +88,11 @@ class Chaos:
             override = {"containerOverrides": [{"name": "main", "command": idle(marker)}]}
             settings = {"cluster": CLUSTER, "overrides": override}
             if self.random.random() < 0.3:
-                answer = self.cloud.ecs.run_task(taskDefinition="chaos-ec2", **settings)
+                answer = self.cloud.ecs.run_task(taskDefinition="chaos-host", **settings)
             else:
-                settings |= {"launchType": "FARGATE", "networkConfiguration": self.cloud.network()}
-                answer = self.cloud.ecs.run_task(taskDefinition=self.fargate, **settings)
+                network = {"awsvpcConfiguration": {"subnets": self.cloud.subnets[:1]}}
+                settings |= {"launchType": self.launch_type, "networkConfiguration": network}
+                answer = self.cloud.ecs.run_task(taskDefinition=self.own, **settings)
             # An instance whose agent has not come back yet takes no tasks; that is no loss.
             for task in answer["tasks"]:
                 self.tasks[marker] = task["taskArn"]
@@ -79,8 +108,9 @@ class Chaos:
         self.cloud.server.start()
 
     def kill_containerd(self):
+        worker = self.random.choice(self.workers)
         # One that was just killed is on its way back.
-        for pid in until("containerd runs", lambda: containerds(self.cloud.server)):
+        for pid in until("containerd runs", lambda: containerds(worker)):
             # Two kills can be closer to each other than the process's end.
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
@@ -119,12 +149,60 @@ class Chaos:
             why = [self.why(marker) for marker in self.unsettled()]
             raise AssertionError("\n".join([f"after {self.steps}: {error}", *why])) from None
 
+    def finish(self):
+        """What comes before `down`, which stops the tasks of a server."""
+
     def why(self, marker):
         arn = self.tasks[marker]
         processes = [f"{each.pid} {command_line(PROC / str(each.pid))}" for each in find_processes(marker)]
         wanted = "STOPPED" if marker in self.stopped else "RUNNING"
         said = self.cloud.server.run("why", arn)
         return f"{marker} should be {wanted}; processes {processes}; {self.cloud.task(CLUSTER, arn)}\n{said}"
+
+
+class Fleet(Chaos):
+    """The same where control planes, agents and the network between them fail one by one."""
+
+    def __init__(self, cloud, seed, agents, lan):
+        super().__init__(cloud, seed, agents)
+        self.lan, self.cut = lan, contextlib.ExitStack()
+        self.away = set()
+
+    @property
+    def possible(self):
+        return [*super().possible, self.kill_agent, self.cut_link, self.mend_links]
+
+    @property
+    def launch_type(self):
+        return "EC2"
+
+    def kill_agent(self):
+        agent = self.random.choice(self.workers)
+        # One that finds no control plane is not ready before it does.
+        if agent.machine not in self.away:
+            agent.kill()
+            agent.start()
+
+    def cut_link(self):
+        machine = self.random.choice(self.workers).machine
+        if machine not in self.away:
+            self.away.add(machine)
+            self.cut.enter_context(self.lan.cut(machine))
+
+    def mend_links(self):
+        self.cut.close()
+        self.away.clear()
+
+    def settle(self):
+        self.mend_links()
+        super().settle()
+
+    def finish(self):
+        """`down` of an agent keeps the files of tasks that its control plane has not seen ending: there may be lines in
+        them that it has not got yet."""
+        self.cloud.stop_all(CLUSTER)
+        for worker in self.workers:
+            until("every task's files are gone", lambda worker=worker: not task_files(worker))
 
 
 def first_processes(marker):
@@ -149,7 +227,7 @@ def containerds(of):
     return found
 
 
-def test_nothing_is_lost_or_done_twice(chaos):
+def check_nothing_is_lost_or_done_twice(chaos):
     chaos.run()
     for _ in range(STEPS):
         chaos.step()
@@ -157,23 +235,37 @@ def test_nothing_is_lost_or_done_twice(chaos):
     assert chaos.tasks, "the seed ran no task"
     chaos.settle()
     tasks = {marker: chaos.cloud.task(CLUSTER, arn) for marker, arn in chaos.tasks.items()}
-    fargate = {m: each for m, each in tasks.items() if each["launchType"] == "FARGATE" and m not in chaos.stopped}
-    addresses = [address(task) for task in fargate.values()]
+    own = {m: each for m, each in tasks.items() if each["attachments"] and m not in chaos.stopped}
+    addresses = [address(task) for task in own.values()]
     assert len(set(addresses)) == len(addresses)
-    for marker, task in fargate.items():
+    for marker, task in own.items():
         assert [address(task)] in find_process_of(marker).addresses().values()
     for marker in chaos.stopped:
         assert tasks[marker]["stopCode"] and tasks[marker]["stoppedReason"]
     # What has ended has given back what it held.
     used = chaos.cloud.ec2.describe_network_interfaces()["NetworkInterfaces"]
     assert len(used) == len(addresses)
-    assert belongings(chaos.cloud.server)
-    sockets = shim_sockets(chaos.cloud.server)
-    chaos.cloud.server.stop()
-    chaos.cloud.server.down()
-    check_nothing_of(chaos.cloud.server)
+    chaos.finish()
+    for worker in chaos.workers:
+        check_down_leaves_nothing(worker)
+
+
+def check_down_leaves_nothing(worker):
+    assert belongings(worker)
+    sockets = shim_sockets(worker)
+    worker.stop()
+    worker.down()
+    check_nothing_of(worker)
     assert [path for path in sockets if os.path.exists(path)] == []
-    assert task_files(chaos.cloud.server) == []
+    assert task_files(worker) == []
+
+
+def test_nothing_is_lost_or_done_twice(chaos):
+    check_nothing_is_lost_or_done_twice(chaos)
+
+
+def test_nothing_is_lost_in_a_fleet(fleet):
+    check_nothing_is_lost_or_done_twice(fleet)
 
 
 def find_process_of(marker):
