@@ -5,6 +5,7 @@ used by two; nothing is left behind. CI takes a few seeds; more by LONGSHORE_CHA
 """
 
 import contextlib
+import hashlib
 import os
 import random
 import signal
@@ -246,13 +247,16 @@ def check_nothing_is_lost_or_done_twice(chaos):
     used = chaos.cloud.ec2.describe_network_interfaces()["NetworkInterfaces"]
     assert len(used) == len(addresses)
     chaos.finish()
+    containers = [each for task in tasks.values() for each in task["containers"]]
+    # A task that was stopped early has none.
+    ids = [each["runtimeId"] for each in containers if "runtimeId" in each]
     for worker in chaos.workers:
-        check_down_leaves_nothing(worker)
+        check_down_leaves_nothing(worker, ids)
 
 
-def check_down_leaves_nothing(worker):
+def check_down_leaves_nothing(worker, containers):
     assert belongings(worker)
-    sockets = shim_sockets(worker)
+    sockets = shim_sockets(worker, containers)
     worker.stop()
     worker.down()
     check_nothing_of(worker)
@@ -273,12 +277,11 @@ def find_process_of(marker):
     return process
 
 
-def shim_sockets(of):
-    """Where the shims of what runs listen; nothing in these names tells whose they are."""
-    found = []
-    for file in of.runtime_dir.glob("containerd/io.containerd.runtime.v2.task/*/*/address"):
-        found.append(file.read_text().strip().removeprefix("unix://"))
-    return found
+def shim_sockets(of, containers):
+    """Where the shims of all these listened, on whichever instance: the names are hashes, as containerd makes them."""
+    namespaces = (of.runtime_dir / "containerd" / "io.containerd.runtime.v2.task").iterdir()
+    names = [of.runtime_dir / "containerd.sock" / each.name / container for each in namespaces for container in containers]
+    return [f"/run/containerd/s/{hashlib.sha256(os.fsencode(name)).hexdigest()}" for name in names]
 
 
 def task_files(of):

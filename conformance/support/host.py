@@ -146,6 +146,8 @@ def belongings(server):
     """What is on the machine that carries a server's name or lies in its VPC, as lists by kind."""
     own, nobody = Marks({Foreign(str(server.data_dir), server.vpc_cidr)}), Marks(())
     named = {kind: [each for each in found if own.mark(each)] for kind, found in traces(nobody).items()}
+    # Of another's process the command line may name the same range.
+    own = Marks({Foreign(str(server.data_dir), None)})
     named["processes"] = [command_line(entry) or entry.name for entry in process_entries() if own.mark_process(entry)]
     return {kind: found for kind, found in named.items() if found}
 

@@ -81,7 +81,7 @@ class Agent(Server):
     """An agent on a machine of its own."""
 
     def __init__(self, lan, controls, cluster, *flags, launch_type="ec2", token=None):
-        super().__init__()
+        super().__init__(vpc_cidr=controls[0].vpc_cidr)
         self.machine = lan.machine()
         joins = ",".join(control.agents_url for control in controls)
         self.flags = ["--join", joins, "--ecs-config", self.data_dir / "ecs.config", *flags]

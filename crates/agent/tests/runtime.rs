@@ -252,6 +252,8 @@ async fn what_a_killed_containerd_left_makes_way_for_the_same_id() {
     run(&runtime, &machine.spec(&image, "made", "sleep 1000")).await;
     runtime.delete("made").await.unwrap();
 
+    let socket_of = |bundle: &std::path::Path| read(&bundle.join("address")).replace("unix://", "");
+
     // All of it, as of a containerd that did not write down its shim before it was killed.
     let spec = machine.spec(&image, "runs", "sleep 1000");
     run(&runtime, &spec).await;
@@ -275,6 +277,8 @@ async fn what_a_killed_containerd_left_makes_way_for_the_same_id() {
     until("none of the old processes is left", async || processes_of(&cgroups) == 1).await;
 
     // And when it is not wanted again.
+    let socket = socket_of(&bundles.join("runs"));
+    assert!(std::path::Path::new(&socket).exists());
     drop(runtime);
     machine.containerd.take().unwrap().stop().await.unwrap();
     std::fs::rename(bundles.join("runs"), bundles.join(".runs")).unwrap();
@@ -284,7 +288,7 @@ async fn what_a_killed_containerd_left_makes_way_for_the_same_id() {
     assert!(!is_alive(new.pid));
     let left = common::traces(&config.namespace);
     assert!(!left.iter().any(|trace| trace.contains("runs")), "{left:?}");
-    assert!(!bundles.join("runs").exists());
+    assert!(!bundles.join("runs").exists() && !std::path::Path::new(&socket).exists());
 }
 
 /// A start that is cut off, by a kill of containerd, ends the process that waits for it.

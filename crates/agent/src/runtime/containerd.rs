@@ -114,7 +114,11 @@ impl ContainerdRuntime {
             client,
             snapshotter: config.snapshotter,
             state_dir,
-            places: Places { state: config.containerd_state, namespace: config.namespace },
+            places: Places {
+                address: config.address,
+                state: config.containerd_state,
+                namespace: config.namespace,
+            },
             cgroups,
             machine,
             creating: Mutex::default(),

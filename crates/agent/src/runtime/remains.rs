@@ -9,6 +9,7 @@ use std::{
 };
 
 use rustix::process::Signal;
+use sha2::{Digest, Sha256};
 
 use super::processes;
 use crate::cgroup::Cgroups;
@@ -16,6 +17,8 @@ use crate::cgroup::Cgroups;
 /// Where containerd and the programs below it keep what they run, for one namespace.
 #[derive(Clone, Debug)]
 pub(super) struct Places {
+    /// containerd's own socket, by which shims are named.
+    pub address: PathBuf,
     /// containerd's state directory.
     pub state: PathBuf,
     pub namespace: String,
@@ -39,9 +42,7 @@ impl Places {
             tracing::warn!(id, "removing what a killed containerd left of a container");
         }
         processes::unmount_below(&[&bundle]);
-        if let Some(socket) = socket(&bundle) {
-            remove(fs::remove_file(socket))?;
-        }
+        remove(fs::remove_file(self.socket(id)))?;
         if let Some(work) = self.work(&bundle, id) {
             remove(fs::remove_dir_all(work))?;
         }
@@ -57,6 +58,12 @@ impl Places {
 
     fn bundle(&self, id: &str) -> PathBuf {
         self.state.join(TASKS).join(&self.namespace).join(id)
+    }
+
+    /// Where the container's shim listens: a shim that is killed leaves it, and no name tells whose it was.
+    fn socket(&self, id: &str) -> PathBuf {
+        let name = self.address.join(&self.namespace).join(id);
+        Path::new(SOCKETS).join(hex::encode(Sha256::digest(name.as_os_str().as_encoded_bytes())))
     }
 
     /// The directory for lasting files, to which the bundle has a link.
@@ -92,13 +99,6 @@ impl Places {
     }
 }
 
-/// `address` holds `unix:///run/containerd/s/…`.
-fn socket(bundle: &Path) -> Option<PathBuf> {
-    let address = fs::read_to_string(bundle.join("address")).ok()?;
-    let path = Path::new(address.trim().strip_prefix("unix://")?).to_owned();
-    (path.parent() == Some(Path::new(SOCKETS)) && path.file_name().is_some()).then_some(path)
-}
-
 fn remove(result: io::Result<()>) -> io::Result<()> {
     match result {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
@@ -110,18 +110,15 @@ fn remove(result: io::Result<()>) -> io::Result<()> {
 mod tests {
     use super::*;
 
+    /// As containerd 1.6 and 1.7 name it.
     #[test]
-    fn a_socket_is_one_of_a_shim_or_none() {
-        let dir = tempfile::tempdir().unwrap();
-        for (address, expected) in [
-            ("unix:///run/containerd/s/0123abc", Some("/run/containerd/s/0123abc")),
-            ("unix:///run/containerd/s/../x", None),
-            ("unix:///run/containerd/s/..", None),
-            ("unix:///etc/passwd", None),
-            ("", None),
-        ] {
-            fs::write(dir.path().join("address"), address).unwrap();
-            assert_eq!(socket(dir.path()), expected.map(PathBuf::from), "{address}");
-        }
+    fn a_socket_is_named_by_all_that_tells_shims_apart() {
+        let places = Places {
+            address: "/run/longshore/018d6c62/containerd.sock".into(),
+            state: "/run/longshore/018d6c62/containerd".into(),
+            namespace: "longshore-018d6c62-0".into(),
+        };
+        let expected = "2d07e0ba4014cafac6a7594639a4696f39190fedef4ed3aa5e608a01ac5bb995";
+        assert_eq!(places.socket("a"), Path::new(SOCKETS).join(expected));
     }
 }
