@@ -1,5 +1,6 @@
 //! The connections of agents. Invariant: an agent is told what the records say, and what it reports is committed
-//! before it is told to act on it; a connection holds no truth, so that losing one loses nothing.
+//! before it is told to act on it; a connection holds no truth, so that losing one loses nothing. Of two connections of one
+//! agent, wherever they are, the one that was recorded last counts, and the other ends.
 
 pub mod admission;
 mod log_intake;
@@ -19,8 +20,9 @@ use longshore_model::{ContainerInstanceId, Record, Scope, Tags, TaskId, Transact
 use longshore_store::Followed;
 use observations::Observations;
 use std::collections::{BTreeMap, BTreeSet};
+use std::convert::Infallible;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use tokio::sync::{Notify, mpsc};
+use tokio::sync::{mpsc, oneshot};
 
 /// Control's end of an agent's link.
 pub struct Link {
@@ -35,6 +37,8 @@ pub enum Ended {
     Closed,
     #[error("the agent has a newer link")]
     Superseded,
+    #[error("this control plane does not reach its store")]
+    Isolated,
     #[error("the agent did not say who it is first")]
     NoHello,
     #[error("register the instance")]
@@ -44,33 +48,62 @@ pub enum Ended {
 /// The links of this process by their instances. Of two links of one instance the newer one counts: its agent has lost
 /// the other.
 #[derive(Default)]
-pub struct Links(Mutex<BTreeMap<ContainerInstanceId, Arc<Notify>>>);
+pub struct Links(Mutex<Places>);
+
+#[derive(Default)]
+struct Places {
+    taken: BTreeMap<ContainerInstanceId, (u64, oneshot::Sender<Ended>)>,
+    last: u64,
+    isolated: bool,
+}
+
+/// A link's place among the others, until it has to end.
+struct Place {
+    number: u64,
+    ended: oneshot::Receiver<Ended>,
+}
 
 impl Links {
-    /// Takes the place of an older link, which ends.
-    fn begin(&self, instance: ContainerInstanceId) -> Arc<Notify> {
-        let superseded = Arc::new(Notify::new());
-        if let Some(older) = self.lock().insert(instance, Arc::clone(&superseded)) {
-            older.notify_one();
+    /// Takes the place of an older link, which ends. There is no place while the store is out of reach.
+    fn begin(&self, instance: ContainerInstanceId) -> Result<Place, Ended> {
+        let mut places = self.lock();
+        if places.isolated {
+            return Err(Ended::Isolated);
         }
-        superseded
+        let (end, ended) = oneshot::channel();
+        places.last += 1;
+        let number = places.last;
+        if let Some((_, older)) = places.taken.insert(instance, (number, end)) {
+            let _ = older.send(Ended::Superseded);
+        }
+        Ok(Place { number, ended })
     }
 
     pub fn has(&self, instance: ContainerInstanceId) -> bool {
-        self.lock().contains_key(&instance)
+        self.lock().taken.contains_key(&instance)
+    }
+
+    /// While we are isolated there are no links; says how many have ended for that now.
+    pub fn isolate(&self, isolated: bool) -> usize {
+        let mut places = self.lock();
+        places.isolated = isolated;
+        let ending = if isolated { std::mem::take(&mut places.taken) } else { BTreeMap::new() };
+        let count = ending.len();
+        ending.into_values().for_each(|(_, end)| drop(end.send(Ended::Isolated)));
+        count
     }
 
     /// Whether the link was the instance's newest.
-    fn end(&self, instance: ContainerInstanceId, link: &Arc<Notify>) -> bool {
-        let mut links = self.lock();
-        let newest = links.get(&instance).is_some_and(|newest| Arc::ptr_eq(newest, link));
+    fn end(&self, instance: ContainerInstanceId, number: u64) -> bool {
+        let mut places = self.lock();
+        let newest = places.taken.get(&instance).is_some_and(|(newest, _)| *newest == number);
         if newest {
-            links.remove(&instance);
+            places.taken.remove(&instance);
         }
         newest
     }
 
-    fn lock(&self) -> MutexGuard<'_, BTreeMap<ContainerInstanceId, Arc<Notify>>> {
+    fn lock(&self) -> MutexGuard<'_, Places> {
         // The map is whole at every instant.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -84,17 +117,22 @@ pub async fn serve(context: Arc<Context>, capacity: Capacity, mut link: Link) ->
         None => return Ended::Closed,
     };
     let instance = hello.instance;
-    let superseded = context.links.begin(instance);
-    if let Err(error) = register(&context, &hello, &capacity).await {
-        context.links.end(instance, &superseded);
-        return Ended::Register(error);
-    }
-    let connection = Connection { context: Arc::clone(&context), hello, capacity, told: BTreeSet::new() };
-    let ended = tokio::select! {
-        ended = connection.run(link) => ended,
-        () = superseded.notified() => Ended::Superseded,
+    let Place { number, ended: told_to_end } = match context.links.begin(instance) {
+        Ok(place) => place,
+        Err(ended) => return ended,
     };
-    if context.links.end(instance, &superseded)
+    let serving = async {
+        register(&context, &hello, &capacity).await.map_err(Ended::Register)?;
+        Connection { context: Arc::clone(&context), hello, capacity, told: BTreeSet::new() }.run(link).await
+    };
+    let ended = tokio::select! {
+        served = serving => match served {
+            Ok(never) => match never {},
+            Err(ended) => ended,
+        },
+        told = told_to_end => told.unwrap_or(Ended::Superseded),
+    };
+    if context.links.end(instance, number)
         && let Err(error) = record_away(&context, instance).await
     {
         tracing::error!(error = &error as &dyn std::error::Error, "an agent's leaving was not recorded");
@@ -176,62 +214,64 @@ struct Connection {
 }
 
 impl Connection {
-    async fn run(mut self, mut link: Link) -> Ended {
+    /// Until the link ends; there is no other end.
+    async fn run(mut self, mut link: Link) -> Result<Infallible, Ended> {
         let mut changes = self.context.store.follow();
         let mut observations = Observations::new(Arc::clone(&self.context), self.hello.instance);
         let mut logs = LogIntake::new(Arc::clone(&self.context), self.hello.instance);
-        if self.tell_everything(&link.to_agent).await.is_err() {
-            return Ended::Closed;
-        }
+        self.stand().await?;
+        self.tell_everything(&link.to_agent).await?;
         loop {
-            let sent = tokio::select! {
-                change = changes.next() => match change {
-                    Some(Followed::Batch(batch)) => self.tell_changes(&batch, &link.to_agent).await,
-                    Some(Followed::Restarted) => match register(&self.context, &self.hello, &self.capacity).await {
-                        Ok(()) => self.tell_everything(&link.to_agent).await,
-                        Err(error) => return Ended::Register(error),
-                    },
-                    None => return Ended::Closed,
-                },
-                message = link.from_agent.recv() => match message {
-                    Some(FromAgent::Observed(observation)) => {
-                        observations.take(observation);
-                        Ok(())
+            tokio::select! {
+                change = changes.next() => match change.ok_or(Ended::Closed)? {
+                    Followed::Batch(batch) => self.tell_changes(&batch, &link.to_agent).await?,
+                    Followed::Restarted => {
+                        self.stand().await?;
+                        self.tell_everything(&link.to_agent).await?;
                     }
-                    Some(FromAgent::Logs(batch)) => {
-                        logs.take(batch).await;
-                        Ok(())
-                    }
-                    Some(FromAgent::Hello(_)) => Ok(()),
-                    None => return Ended::Closed,
                 },
-                () = observations.settle(), if observations.busy() => Ok(()),
-                stored = logs.stored(), if logs.busy() => link.to_agent.send(stored).await.map_err(drop),
-            };
-            if sent.is_err() {
-                return Ended::Closed;
+                message = link.from_agent.recv() => match message.ok_or(Ended::Closed)? {
+                    FromAgent::Observed(observation) => observations.take(observation),
+                    FromAgent::Logs(batch) => logs.take(batch).await,
+                    FromAgent::Hello(_) => {}
+                },
+                () = observations.settle(), if observations.busy() => {}
+                stored = logs.stored(), if logs.busy() => say(&link.to_agent, stored).await?,
             }
         }
     }
 
-    async fn tell_everything(&mut self, to_agent: &mpsc::Sender<ToAgent>) -> Result<(), ()> {
+    async fn tell_everything(&mut self, to_agent: &mpsc::Sender<ToAgent>) -> Result<(), Ended> {
         let view = self.context.view();
         let mut all = assignment::all_of(&view, self.hello.instance);
         for assignment in &mut all {
             prepare_logs(&self.context, &view, assignment).await;
         }
         self.told = all.iter().map(|assignment| assignment.task.id).collect();
-        to_agent.send(ToAgent::Assigned(all)).await.map_err(drop)
+        say(to_agent, ToAgent::Assigned(all)).await
     }
 
-    async fn tell_changes(&mut self, batch: &Batch, to_agent: &mpsc::Sender<ToAgent>) -> Result<(), ()> {
+    /// Records the agent as connected where it is not recorded any more (others took us for dead, or everything was reset);
+    /// the link ends where the agent has a newer one to another control plane.
+    async fn stand(&self) -> Result<(), Ended> {
+        let view = self.context.view();
+        let present =
+            view.container_instance(self.hello.instance).filter(|instance| instance.agent_connected);
+        match present.map(|instance| instance.connected_to == Some(self.context.id)) {
+            Some(true) => Ok(()),
+            Some(false) => Err(Ended::Superseded),
+            None => register(&self.context, &self.hello, &self.capacity).await.map_err(Ended::Register),
+        }
+    }
+
+    async fn tell_changes(&mut self, batch: &Batch, to_agent: &mpsc::Sender<ToAgent>) -> Result<(), Ended> {
         let own = ContainerInstance::key_of(self.hello.instance);
-        if batch.changes.iter().any(|change| change.key == own && change.value.is_none()) {
-            // Everything was reset, the instance's own record with it.
-            return match register(&self.context, &self.hello, &self.capacity).await {
-                Ok(()) => self.tell_everything(to_agent).await,
-                Err(_) => Err(()),
-            };
+        if let Some(change) = batch.changes.iter().find(|change| change.key == own) {
+            self.stand().await?;
+            if change.value.is_none() {
+                // Everything was reset, the instance's own record with it.
+                return self.tell_everything(to_agent).await;
+            }
         }
         let view = self.context.view();
         let (mut assigned, mut ended) = (Vec::new(), Vec::new());
@@ -253,8 +293,12 @@ impl Connection {
         if assigned.is_empty() && ended.is_empty() {
             return Ok(());
         }
-        to_agent.send(ToAgent::Changed { assigned, ended }).await.map_err(drop)
+        say(to_agent, ToAgent::Changed { assigned, ended }).await
     }
+}
+
+async fn say(to_agent: &mpsc::Sender<ToAgent>, message: ToAgent) -> Result<(), Ended> {
+    to_agent.send(message).await.map_err(|_| Ended::Closed)
 }
 
 /// The id in the key of a task's record, which ends in it.

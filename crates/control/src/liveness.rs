@@ -1,8 +1,9 @@
 //! Says that this control plane lives, and acts on those that do not. Invariant: what several control planes find out is
-//! done once, because each change is committed against what was read.
+//! done once, because each change is committed against what was read. A control plane that the others take for dead serves
+//! no agent, so that its agents go to those that can record what they say.
 
 use crate::context::{CommitError, Context};
-use longshore_engine::membership::{self, Observer, Watch};
+use longshore_engine::membership::{self, Findings, Observer, Watch};
 use longshore_engine::{View, lifecycle};
 use longshore_model::ContainerInstanceId;
 use longshore_model::container_instance::ContainerInstance;
@@ -32,11 +33,17 @@ pub async fn run(context: Arc<Context>) {
     looks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
         looks.tick().await;
-        if let Err(error) = look(&context, &mut watch, began.elapsed()).await {
-            tracing::warn!(
-                error = &error as &dyn std::error::Error,
-                "what was found of others is not recorded yet"
-            );
+        let findings = look(&context, &mut watch, began.elapsed());
+        // A store that does not answer must not keep us from noticing that; what is not done is found again.
+        match tokio::time::timeout(membership::DEAD_AFTER, act(&context, findings)).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => {
+                tracing::warn!(
+                    error = &error as &dyn std::error::Error,
+                    "what was found of others is not recorded yet"
+                );
+            }
+            Err(_) => tracing::warn!("what was found of others is not recorded yet"),
         }
     }
 }
@@ -54,13 +61,20 @@ async fn beat(context: Arc<Context>) {
             }
             Ok(())
         });
-        if let Err(error) = said.await {
-            tracing::warn!(error = &error as &dyn std::error::Error, "the store does not hear that we live");
+        match tokio::time::timeout(membership::DEAD_AFTER, said).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => {
+                tracing::warn!(
+                    error = &error as &dyn std::error::Error,
+                    "the store does not hear that we live"
+                );
+            }
+            Err(_) => tracing::warn!("the store does not answer"),
         }
     }
 }
 
-async fn look(context: &Context, watch: &mut Watch, at: Duration) -> Result<(), CommitError> {
+fn look(context: &Context, watch: &mut Watch, at: Duration) -> Findings {
     let observer = Observer {
         own: context.id,
         shared: context.config.shared_store,
@@ -68,6 +82,17 @@ async fn look(context: &Context, watch: &mut Watch, at: Duration) -> Result<(), 
     };
     let findings = watch.look(&context.view(), observer, |id| context.links.has(id), at);
     context.leads.store(findings.leads, Ordering::Relaxed);
+    let cut = context.links.isolate(findings.isolated);
+    if cut > 0 {
+        tracing::warn!(
+            agents = cut,
+            "this control plane does not reach its store: its agents are to look for another"
+        );
+    }
+    findings
+}
+
+async fn act(context: &Context, findings: Findings) -> Result<(), CommitError> {
     for id in findings.disconnected {
         disconnect(context, id).await?;
     }

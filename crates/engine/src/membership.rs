@@ -1,7 +1,8 @@
 //! Who is there: control planes by their beats, container instances by their links.
 //!
 //! Invariant: an observer judges by its own clock alone, from when it began to look, so that machines whose clocks differ
-//! agree and a control plane that just started takes nobody for gone.
+//! agree and a control plane that just started takes nobody for gone. One that does not see its own beat change sees
+//! nothing (it was frozen, or does not reach the store) and judges nobody; what it saw before counts no more afterwards.
 
 use crate::view::View;
 use longshore_model::ContainerInstanceId;
@@ -15,6 +16,11 @@ use crate::lifecycle::INSTANCE_LOST;
 
 /// A control plane whose beat has not changed for so long is dead.
 pub const DEAD_AFTER: Duration = Duration::from_millis(2500);
+/// An observer that has not seen its own beat change for so long may be behind, and judges nobody. A beat is about a second
+/// old when sight is lost, so that no other grows too old before it is.
+const BLIND_AFTER: Duration = Duration::from_millis(1500);
+/// Between two looks of an observer that was not frozen.
+const LONGEST_GAP: Duration = Duration::from_secs(5);
 /// After so long the record of a dead control plane is of no use to anybody.
 const FORGOTTEN_AFTER: Duration = Duration::from_secs(60);
 
@@ -33,6 +39,9 @@ pub struct Observer {
 pub struct Watch {
     beats: BTreeMap<ControlPlaneId, (u64, Duration)>,
     away: BTreeMap<ContainerInstanceId, Duration>,
+    began: Option<Duration>,
+    last: Option<Duration>,
+    blind: bool,
 }
 
 /// What follows from a look.
@@ -46,6 +55,8 @@ pub struct Findings {
     pub forgotten: Vec<ControlPlaneId>,
     /// Of those that live the observer is the first: it does what one is enough for.
     pub leads: bool,
+    /// The others take the observer for dead by now: agents must look for another control plane.
+    pub isolated: bool,
 }
 
 impl Watch {
@@ -57,6 +68,9 @@ impl Watch {
         at: Duration,
     ) -> Findings {
         self.see_beats(view, at);
+        if let Some(isolated) = self.is_blind(observer, at) {
+            return Findings { isolated, ..Findings::default() };
+        }
         let silent = |id: ControlPlaneId| {
             // A beat that is not there is one that stopped before we looked.
             self.beats.get(&id).map_or(Duration::MAX, |(_, since)| at.saturating_sub(*since))
@@ -96,6 +110,23 @@ impl Watch {
         }
         self.away = away;
         findings
+    }
+
+    /// Whether a blind observer is isolated; `None` for one that sees.
+    fn is_blind(&mut self, observer: Observer, at: Duration) -> Option<bool> {
+        let began = *self.began.get_or_insert(at);
+        let gap = at.saturating_sub(self.last.replace(at).unwrap_or(at));
+        let own = self.beats.get(&observer.own).map_or(began, |(_, since)| *since);
+        let silent = at.saturating_sub(own);
+        if observer.shared && silent >= BLIND_AFTER {
+            self.blind = true;
+            return Some(silent >= DEAD_AFTER);
+        }
+        if std::mem::take(&mut self.blind) || gap >= LONGEST_GAP {
+            self.beats.values_mut().for_each(|(_, since)| *since = at);
+            self.away.clear();
+        }
+        None
     }
 
     fn see_beats(&mut self, view: &View, at: Duration) {
@@ -141,18 +172,33 @@ mod tests {
     /// A time in tenths of a second, and what has happened until then.
     type Step<'a> = (u64, &'a dyn Fn(&mut View));
 
-    /// Looks at the times (in tenths of a second), after what is done to the view at each, and says what follows.
-    fn check(shared: bool, steps: &[Step<'_>], linked: bool, expected: &[&str]) {
+    /// Looks every tenth of a second, and says what follows at the given times (in tenths), after what is done to the view
+    /// at each. The observer beats all the time, but while it is `frozen`.
+    fn check(
+        shared: bool,
+        steps: &[(u64, &dyn Fn(&mut View))],
+        linked: bool,
+        frozen: std::ops::Range<u64>,
+        expected: &[&str],
+    ) {
         let observer = Observer { own: OWN, shared, lost_after: Duration::from_secs(60) };
         let mut view = testing::view(&[]);
-        put(&mut view, &ControlPlane { id: OWN, beat: 1 });
         put(&mut view, &task());
         let mut watch = Watch::default();
         let mut said = Vec::new();
-        for (at, change) in steps {
-            change(&mut view);
-            let found = watch.look(&view, observer, |_| linked, Duration::from_millis(at * 100));
+        let end = steps.last().map_or(0, |(at, _)| *at);
+        for tenth in 0..=end {
+            if !frozen.contains(&tenth) && tenth % 9 == 0 {
+                put(&mut view, &ControlPlane { id: OWN, beat: tenth });
+            }
+            let step = steps.iter().find(|(at, _)| *at == tenth);
+            step.iter().for_each(|(_, change)| change(&mut view));
+            let found = watch.look(&view, observer, |_| linked, Duration::from_millis(tenth * 100));
+            if step.is_none() {
+                continue;
+            }
             let mut words = vec![if found.leads { "leads" } else { "follows" }];
+            words.extend(found.isolated.then_some("isolated"));
             words.extend((!found.disconnected.is_empty()).then_some("disconnected"));
             words.extend((!found.lost.is_empty()).then_some("lost"));
             words.extend((!found.forgotten.is_empty()).then_some("forgotten"));
@@ -160,6 +206,8 @@ mod tests {
         }
         assert_eq!(said, expected);
     }
+
+    const NEVER: std::ops::Range<u64> = 0..0;
 
     fn beat(number: u64) -> impl Fn(&mut View) {
         move |view| put(view, &ControlPlane { id: OTHER, beat: number })
@@ -183,20 +231,64 @@ mod tests {
             "leads disconnected",
             "leads disconnected forgotten",
         ];
-        check(true, &steps, false, &expected);
+        check(true, &steps, false, NEVER, &expected);
+    }
+
+    #[test]
+    fn who_does_not_see_its_own_beat_judges_nobody() {
+        let connect = |view: &mut View| {
+            beat(1)(view);
+            put(view, &connected(Some(OTHER)));
+        };
+        // The other goes on to beat, and the observer sees nothing of it from 2 s to 9 s.
+        let steps: [(u64, &dyn Fn(&mut View)); 8] = [
+            (0, &connect),
+            (17, &beat(2)),
+            (33, &nothing),
+            (43, &nothing),
+            (89, &nothing),
+            (90, &nothing),
+            (95, &beat(9)),
+            (119, &nothing),
+        ];
+        let expected = [
+            "follows",
+            "follows",
+            "follows",
+            "follows isolated",
+            "follows isolated",
+            "follows",
+            "follows",
+            "follows",
+        ];
+        check(true, &steps, false, 19..90, &expected);
+    }
+
+    #[test]
+    fn who_was_frozen_gives_instances_their_whole_time_again() {
+        let observer = Observer { own: OWN, shared: false, lost_after: Duration::from_secs(60) };
+        let mut view = testing::view(&[]);
+        put(&mut view, &task());
+        put(&mut view, &connected(None));
+        let mut watch = Watch::default();
+        let mut lost_at =
+            |second| !watch.look(&view, observer, |_| true, Duration::from_secs(second)).lost.is_empty();
+        assert!(!(0..10).step_by(2).any(&mut lost_at));
+        assert!(!(500..560).step_by(2).any(&mut lost_at));
+        assert!(lost_at(560));
     }
 
     #[test]
     fn alone_every_other_control_plane_is_one_of_the_past() {
         let connect = |view: &mut View| put(view, &connected(Some(OTHER)));
-        check(false, &[(0, &connect)], false, &["leads disconnected"]);
+        check(false, &[(0, &connect)], false, NEVER, &["leads disconnected"]);
     }
 
     #[test]
     fn a_link_of_ours_that_is_gone_is_noticed() {
         let connect = |view: &mut View| put(view, &connected(Some(OWN)));
-        check(false, &[(0, &connect), (900, &nothing)], true, &["leads", "leads"]);
-        check(false, &[(0, &connect)], false, &["leads disconnected"]);
+        check(false, &[(0, &connect), (900, &nothing)], true, NEVER, &["leads", "leads"]);
+        check(false, &[(0, &connect)], false, NEVER, &["leads disconnected"]);
     }
 
     #[test]
@@ -204,9 +296,9 @@ mod tests {
         let away = |view: &mut View| put(view, &connected(None));
         let back = |view: &mut View| put(view, &connected(Some(OWN)));
         let steps: [Step<'_>; 3] = [(9000, &away), (9599, &nothing), (9600, &nothing)];
-        check(false, &steps, true, &["leads", "leads", "leads lost"]);
+        check(false, &steps, true, NEVER, &["leads", "leads", "leads lost"]);
         let steps: [Step<'_>; 4] = [(0, &away), (599, &back), (600, &away), (1100, &nothing)];
-        check(false, &steps, true, &["leads", "leads", "leads", "leads"]);
+        check(false, &steps, true, NEVER, &["leads", "leads", "leads", "leads"]);
     }
 
     #[test]

@@ -31,6 +31,8 @@ const CONNECT: Duration = Duration::from_secs(3);
 const LARGEST: usize = 64 << 20;
 /// The largest message of an agent: a batch of log lines.
 const LARGEST_OF_AGENT: usize = 8 << 20;
+/// The largest message of somebody without a certificate: a token and a key.
+const LARGEST_OF_STRANGER: usize = 16 << 10;
 
 /// What an agent says first.
 #[derive(Serialize, Deserialize)]

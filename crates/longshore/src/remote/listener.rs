@@ -1,15 +1,18 @@
 //! Control's end: lets agents in by tokens, and serves those that have a certificate.
 //! Invariant: an agent speaks for the instance that its certificate names, and for no other.
 
-use super::{Frames, Greeting, HANDSHAKE, Joined, LARGEST_OF_AGENT, Welcome, agent_name, authority, carry};
+use super::{
+    Frames, Greeting, HANDSHAKE, Joined, LARGEST_OF_AGENT, LARGEST_OF_STRANGER, Welcome, agent_name,
+    authority, carry,
+};
 use super::{limits, receive, refuse, send};
 use crate::Outcome;
 use longshore_control::Context;
 use longshore_control::agents::{self, Link, admission};
-use longshore_model::ContainerInstanceId;
 use longshore_model::container_instance::Capacity;
 use longshore_model::join::Authority;
 use longshore_model::link::FromAgent;
+use longshore_model::{ContainerInstanceId, Timestamp};
 use rustls::RootCertStore;
 use rustls::client::verify_server_name;
 use rustls::pki_types::pem::PemObject;
@@ -17,7 +20,7 @@ use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::server::{ParsedCertificate, WebPkiClientVerifier};
 use std::sync::Arc;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{Semaphore, mpsc};
+use tokio::sync::{Semaphore, mpsc, watch};
 use tokio_rustls::TlsAcceptor;
 
 /// Messages that wait on a link in each direction.
@@ -29,7 +32,8 @@ const LINKS: usize = 20_000;
 pub struct Listener {
     context: Arc<Context>,
     authority: Authority,
-    acceptor: TlsAcceptor,
+    /// With a certificate of this process, made again before it expires.
+    acceptor: watch::Sender<TlsAcceptor>,
     links: Arc<Semaphore>,
     handshakes: Semaphore,
 }
@@ -40,21 +44,10 @@ impl Listener {
         let now = context.now();
         let made = authority::make(now)?;
         let authority = admission::authority(&context, || made.clone()).await?;
-        let (chain, key) = authority::of_control(&authority, now)?;
-        let mut roots = RootCertStore::empty();
-        roots.add(CertificateDer::from_pem_slice(authority.certificate.as_bytes())?)?;
-        let provider = Arc::new(rustls::crypto::ring::default_provider());
-        let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), Arc::clone(&provider))
-            .allow_unauthenticated()
-            .build()?;
-        let config = rustls::ServerConfig::builder_with_provider(provider)
-            .with_protocol_versions(&[&rustls::version::TLS13])?
-            .with_client_cert_verifier(verifier)
-            .with_single_cert(chain, key)?;
         Ok(Self {
             context,
+            acceptor: watch::Sender::new(acceptor(&authority, now)?),
             authority,
-            acceptor: TlsAcceptor::from(Arc::new(config)),
             links: Arc::new(Semaphore::new(LINKS)),
             handshakes: Semaphore::new(HANDSHAKES),
         })
@@ -66,6 +59,28 @@ impl Listener {
 
     pub async fn serve(self, listener: TcpListener) {
         let this = Arc::new(self);
+        tokio::select! {
+            () = this.renew_own() => {}
+            () = Self::accept(&this, listener) => {}
+        }
+    }
+
+    async fn renew_own(&self) {
+        loop {
+            tokio::time::sleep(authority::RENEW_AFTER).await;
+            match acceptor(&self.authority, self.context.now()) {
+                Ok(renewed) => drop(self.acceptor.send_replace(renewed)),
+                Err(error) => {
+                    tracing::error!(
+                        reason = crate::chain(&*error),
+                        "the control plane's certificate is not renewed"
+                    )
+                }
+            }
+        }
+    }
+
+    async fn accept(this: &Arc<Self>, listener: TcpListener) {
         loop {
             // A link more than there may be waits to be accepted.
             let Ok(place) = Arc::clone(&this.links).acquire_owned().await else { return };
@@ -77,7 +92,7 @@ impl Listener {
                     continue;
                 }
             };
-            let this = Arc::clone(&this);
+            let this = Arc::clone(this);
             tokio::spawn(async move {
                 match this.converse(stream).await {
                     Ok(()) => tracing::debug!(%peer, "an agent's connection ended"),
@@ -94,10 +109,11 @@ impl Listener {
         stream.set_nodelay(true)?;
         let handshake = async {
             let _turn = self.handshakes.acquire().await?;
-            let stream = self.acceptor.accept(stream).await?;
+            let acceptor = self.acceptor.borrow().clone();
+            let stream = acceptor.accept(stream).await?;
             let certificate = stream.get_ref().1.peer_certificates().and_then(<[_]>::first).cloned();
-            let frames =
-                tokio_tungstenite::accept_async_with_config(stream, Some(limits(LARGEST_OF_AGENT))).await?;
+            let largest = if certificate.is_some() { LARGEST_OF_AGENT } else { LARGEST_OF_STRANGER };
+            let frames = tokio_tungstenite::accept_async_with_config(stream, Some(limits(largest))).await?;
             Outcome::Ok((frames, certificate))
         };
         let (mut frames, certificate) = tokio::time::timeout(HANDSHAKE, handshake).await??;
@@ -211,6 +227,21 @@ impl Listener {
         tracing::info!(%instance, reason = ended, "the link to an agent ended");
         Ok(())
     }
+}
+
+fn acceptor(authority: &Authority, now: Timestamp) -> Outcome<TlsAcceptor> {
+    let (chain, key) = authority::of_control(authority, now)?;
+    let mut roots = RootCertStore::empty();
+    roots.add(CertificateDer::from_pem_slice(authority.certificate.as_bytes())?)?;
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), Arc::clone(&provider))
+        .allow_unauthenticated()
+        .build()?;
+    let config = rustls::ServerConfig::builder_with_provider(provider)
+        .with_protocol_versions(&[&rustls::version::TLS13])?
+        .with_client_cert_verifier(verifier)
+        .with_single_cert(chain, key)?;
+    Ok(TlsAcceptor::from(Arc::new(config)))
 }
 
 fn check_name(certificate: Option<&CertificateDer<'_>>, instance: ContainerInstanceId) -> Outcome {

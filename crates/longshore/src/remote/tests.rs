@@ -71,21 +71,25 @@ impl Machine {
     ) -> (mpsc::Sender<FromAgent>, mpsc::Receiver<ToAgent>) {
         let (to_control, outgoing) = mpsc::channel(16);
         let (incoming, from_control) = mpsc::channel(16);
-        let hello = Hello {
-            instance: says,
-            name: "test".to_owned(),
-            resources: Resources { cpu: 1024, memory: 1024 },
-            cpu_architecture: CpuArchitecture::X86_64,
-            attributes: Default::default(),
-            ports: Ports::default(),
-            gpus: Vec::new(),
-            agent: AgentVersion::default(),
-            tags: Tags::default(),
-        };
+        let hello = hello(says);
         let messages = Messages { hello, outgoing, incoming };
         let (urls, identity) = (vec![self.url.clone()], identity.clone());
         tokio::spawn(connector::keep_linked(urls, identity, messages, |_| Ok(()), || 0));
         (to_control, from_control)
+    }
+}
+
+fn hello(instance: ContainerInstanceId) -> Hello {
+    Hello {
+        instance,
+        name: "test".to_owned(),
+        resources: Resources { cpu: 1024, memory: 1024 },
+        cpu_architecture: CpuArchitecture::X86_64,
+        attributes: Default::default(),
+        ports: Ports::default(),
+        gpus: Vec::new(),
+        agent: AgentVersion::default(),
+        tags: Tags::default(),
     }
 }
 
@@ -142,6 +146,52 @@ async fn a_newer_link_takes_the_place_of_an_older_one() {
     while !control.context.view().container_instance(identity.instance).unwrap().agent_connected {
         changes.next().await.unwrap();
     }
+}
+
+#[tokio::test]
+async fn a_certificate_is_renewed_before_it_expires_and_serves_the_same_instance() {
+    let control = control().await;
+    let joined = control.join(&control.token(60_000).await, None).await.unwrap();
+    let due = joined.signed_at + i64::try_from(authority::RENEW_AFTER.as_millis()).unwrap() + 1;
+    let (renewed, mut kept) = mpsc::unbounded_channel();
+    let keep = move |identity: &Identity| Ok(renewed.send(identity.clone())?);
+    let (_to_control, outgoing) = mpsc::channel(16);
+    let (incoming, mut from_control) = mpsc::channel(16);
+    let messages = Messages { hello: hello(joined.instance), outgoing, incoming };
+    let urls = vec![control.url.clone()];
+    tokio::spawn(connector::keep_linked(urls, joined.clone(), messages, keep, move || due));
+    assert_eq!(from_control.recv().await, Some(ToAgent::Assigned(Vec::new())), "it links with the new one");
+    let kept = kept.recv().await.unwrap();
+    assert_eq!((kept.instance, kept.signed_at), (joined.instance, due));
+    assert!(kept.key != joined.key && kept.certificate != joined.certificate);
+}
+
+#[tokio::test]
+async fn the_certificate_of_another_authority_is_worth_nothing() {
+    let (control, foreign) = (control().await, control().await);
+    let mut identity = foreign.join(&foreign.token(60_000).await, None).await.unwrap();
+    // The agent would take this control plane; it is the control plane that does not take the agent.
+    identity.authority = control.join(&control.token(60_000).await, None).await.unwrap().authority;
+    let (_to_control, mut from_control) = control.link(&identity, identity.instance);
+    let heard = tokio::time::timeout(Duration::from_millis(700), from_control.recv()).await;
+    assert!(heard.is_err(), "a stranger was served: {heard:?}");
+    assert!(control.context.view().container_instance(identity.instance).is_none());
+}
+
+#[tokio::test]
+async fn who_is_too_long_winded_or_speaks_out_of_turn_is_sent_away() {
+    let control = control().await;
+    let token = control.token(60_000).await;
+    let long = Token { secret: "0".repeat(LARGEST_OF_STRANGER), ..token.clone() };
+    assert!(control.join(&long, None).await.is_err());
+    // Whoever speaks no TLS, or no WebSocket, does not keep others from joining.
+    for noise in [&b"GET / HTTP/1.1\r\n\r\n"[..], &[0x16, 3, 1, 0xff, 0xff, 1], &[]] {
+        use tokio::io::AsyncWriteExt;
+        let address = control.url.strip_prefix("https://").unwrap();
+        let mut stream = tokio::net::TcpStream::connect(address).await.unwrap();
+        stream.write_all(noise).await.unwrap();
+    }
+    control.join(&token, None).await.unwrap();
 }
 
 #[test]
