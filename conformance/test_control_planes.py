@@ -1,5 +1,6 @@
 """Two control planes on one etcd: both serve, one dies, and the other goes on; instances that are gone are given up."""
 
+import contextlib
 import json
 
 import pytest
@@ -7,7 +8,7 @@ import pytest
 from support import machines
 from support.aws import Cloud, idle
 from support.host import find_processes
-from support.machines import Agent, Control, Etcd
+from support.machines import Agent, Control, Etcd, Wire
 from support.waiting import until
 
 CLUSTER = "fleet"
@@ -16,17 +17,26 @@ CLUSTER = "fleet"
 class Fleet:
     """Two control planes, and two agents that know both."""
 
-    def __init__(self, lan, etcd, load):
-        flags = ["--etcd-endpoints", etcd.url, "--instance-lost-after", "3s"]
-        first = Control(lan, *flags)
+    def __init__(self, lan, etcd, wire, load):
+        flags = ["--instance-lost-after", "5s", "--etcd-endpoints"]
+        first = Control(lan, *flags, wire.url)
         # The range of the default VPCs is one for all of them.
-        second = Control(lan, *flags, vpc_cidr=first.vpc_cidr)
-        self.lan, self.controls = lan, [first.start(), second.start()]
+        second = Control(lan, *flags, etcd.url, vpc_cidr=first.vpc_cidr)
+        self.wire, self.lan, self.controls = wire, lan, [first.start(), second.start()]
         self.clouds = [Cloud(control) for control in self.controls]
         # Each has its first link to another control plane.
         self.agents = [Agent(lan, order, CLUSTER) for order in (self.controls, self.controls[::-1])]
         for agent in self.agents:
             load(agent.start(), "busybox:latest")
+
+    def relink(self, agent, instance):
+        """Has an agent link to the control plane that it knows first; says how many links were told of before."""
+        other = self.controls[1]
+        agent.kill()
+        until("the agent is away", lambda: not connections(other, instance)[-1])
+        agent.start()
+        until("the agent is back", lambda: connections(other, instance)[-1])
+        return len(connections(other, instance))
 
     def instances(self, cloud):
         """The container instances of the agents, once both are connected."""
@@ -43,8 +53,9 @@ class Fleet:
 def fleet(load):
     etcd = Etcd()
     try:
-        with machines.lan() as lan:
-            yield Fleet(lan, etcd, load)
+        wire = Wire(int(etcd.url.rpartition(":")[2]))
+        with machines.lan() as lan, contextlib.closing(wire):
+            yield Fleet(lan, etcd, wire, load)
     finally:
         etcd.clean_up()
 
@@ -64,10 +75,18 @@ def start(cloud, family, instances):
     return arns
 
 
-def versions(control, arn):
-    """The versions of a task that events have told, in their order."""
+def details(control, arn):
+    """What events have told of a task or a container instance, in their order."""
     told = [json.loads(line) for line in control.run("events", "--output", "json").splitlines()]
-    return [event["detail"]["version"] for event in told if event["resources"] == [arn]]
+    return [event["detail"] for event in told if event["resources"] == [arn]]
+
+
+def versions(control, arn):
+    return [detail["version"] for detail in details(control, arn)]
+
+
+def connections(control, arn):
+    return [detail["agentConnected"] for detail in details(control, arn)]
 
 
 def test_both_serve_the_same_records(fleet, name):
@@ -79,6 +98,43 @@ def test_both_serve_the_same_records(fleet, name):
     assert len(find_processes("834501")) == 2
     second.stop_all(CLUSTER)
     assert find_processes("834501") == []
+
+
+def test_one_that_is_frozen_for_a_while_does_no_harm(fleet, name):
+    first, second = fleet.clouds
+    frozen, other = fleet.controls
+    instances = fleet.instances(first)
+    before = start(first, define(first, name, "834504"), instances)
+    told = len(connections(other, instances[1]))
+    with frozen.frozen():
+        until("its agent's link is taken for gone", lambda: not connections(other, instances[0])[-1])
+    assert fleet.instances(second) == instances
+    # It wakes with a view of long ago, and takes nobody else for gone.
+    after = start(first, name, instances)
+    assert connections(other, instances[1])[told:] == []
+    assert {second.task(CLUSTER, arn)["lastStatus"] for arn in (*before, *after)} == {"RUNNING"}
+    assert len(find_processes("834504")) == 4
+    second.stop_all(CLUSTER)
+
+
+def test_one_that_does_not_reach_the_store_gives_its_agents_to_the_other(fleet, name):
+    first, second = fleet.clouds
+    other = fleet.controls[1]
+    instances = fleet.instances(first)
+    before = start(first, define(first, name, "834505"), instances)
+    told = fleet.relink(fleet.agents[0], instances[0])
+    with fleet.wire.cut():
+        until("its agent links to the other", lambda: connections(other, instances[0])[told:] == [False, True])
+        after = start(second, name, instances)
+        second.ecs.stop_task(cluster=CLUSTER, task=before[0])
+        second.until_stopped(CLUSTER, before[0])
+    until("it has caught up", lambda: first.task(CLUSTER, before[0])["lastStatus"] == "STOPPED")
+    start(first, name, instances)
+    assert len(find_processes("834505")) == 5
+    first.stop_all(CLUSTER)
+    assert find_processes("834505") == []
+    for arn in (*before, *after):
+        assert versions(other, arn) == list(range(1, first.task(CLUSTER, arn)["version"] + 1)), "told once"
 
 
 def test_one_dies_and_the_other_goes_on(fleet, name):

@@ -6,8 +6,10 @@ import json
 import os
 import random
 import shutil
+import socket
 import subprocess
 import tempfile
+import threading
 import uuid
 
 from .host import run
@@ -129,6 +131,60 @@ class Etcd:
         self.process.kill()
         self.process.wait()
         shutil.rmtree(self.data_dir, ignore_errors=True)
+
+
+class Wire:
+    """A way to a port of this machine that can be cut: nothing passes then, and no end hears that it is cut."""
+
+    def __init__(self, port):
+        self.port = port
+        self._whole = threading.Event()
+        self._whole.set()
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.url = f"http://127.0.0.1:{self._listener.getsockname()[1]}"
+        self._spawn(self._accept)
+
+    @contextlib.contextmanager
+    def cut(self):
+        self._whole.clear()
+        try:
+            yield
+        finally:
+            self._whole.set()
+
+    def close(self):
+        self._whole.set()
+        # Closing alone does not wake a thread that accepts.
+        with contextlib.suppress(OSError):
+            self._listener.shutdown(socket.SHUT_RDWR)
+        self._listener.close()
+
+    def _accept(self):
+        with contextlib.suppress(OSError):
+            while True:
+                near, _ = self._listener.accept()
+                self._spawn(self._join, near)
+
+    def _join(self, near):
+        self._whole.wait()
+        with contextlib.suppress(OSError), near, socket.create_connection(("127.0.0.1", self.port)) as far:
+            back = self._spawn(self._carry, far, near)
+            self._carry(near, far)
+            back.join()
+
+    def _carry(self, source, sink):
+        with contextlib.suppress(OSError):
+            while taken := source.recv(1 << 16):
+                self._whole.wait()
+                sink.sendall(taken)
+        for end in (source, sink):
+            with contextlib.suppress(OSError):
+                end.shutdown(socket.SHUT_RDWR)
+
+    def _spawn(self, work, *given):
+        thread = threading.Thread(target=work, args=given, daemon=True)
+        thread.start()
+        return thread
 
 
 @contextlib.contextmanager

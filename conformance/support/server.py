@@ -91,6 +91,15 @@ class Server:
             os.kill(self.process.pid, signal.SIGKILL)
         self._reap()
 
+    @contextlib.contextmanager
+    def frozen(self):
+        """As a machine that is too busy, or is moved: the process does nothing for a while, and goes on."""
+        os.kill(self.process.pid, signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            os.kill(self.process.pid, signal.SIGCONT)
+
     def stop(self):
         """As an operator would; returns the exit status."""
         if self.process and self.process.poll() is None:

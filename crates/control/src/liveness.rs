@@ -9,6 +9,7 @@ use longshore_model::ContainerInstanceId;
 use longshore_model::container_instance::ContainerInstance;
 use longshore_model::control_plane::{ControlPlane, ControlPlaneId};
 use longshore_model::task::Task;
+use std::error::Error;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -38,10 +39,7 @@ pub async fn run(context: Arc<Context>) {
         match tokio::time::timeout(membership::DEAD_AFTER, act(&context, findings)).await {
             Ok(Ok(())) => {}
             Ok(Err(error)) => {
-                tracing::warn!(
-                    error = &error as &dyn std::error::Error,
-                    "what was found of others is not recorded yet"
-                );
+                tracing::warn!(error = &error as &dyn Error, "what was found of others is not recorded yet");
             }
             Err(_) => tracing::warn!("what was found of others is not recorded yet"),
         }
@@ -51,6 +49,7 @@ pub async fn run(context: Arc<Context>) {
 async fn beat(context: Arc<Context>) {
     let mut beats = tokio::time::interval(BEAT);
     beats.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    let mut heard = true;
     loop {
         beats.tick().await;
         let id = context.id;
@@ -61,16 +60,17 @@ async fn beat(context: Arc<Context>) {
             }
             Ok(())
         });
-        match tokio::time::timeout(membership::DEAD_AFTER, said).await {
-            Ok(Ok(())) => {}
-            Ok(Err(error)) => {
-                tracing::warn!(
-                    error = &error as &dyn std::error::Error,
-                    "the store does not hear that we live"
-                );
-            }
-            Err(_) => tracing::warn!("the store does not answer"),
+        let failure = match tokio::time::timeout(membership::DEAD_AFTER, said).await {
+            Ok(Ok(())) => None,
+            Ok(Err(error)) => Some(error.source().map_or_else(|| error.to_string(), ToString::to_string)),
+            Err(_) => Some("it does not answer".to_owned()),
+        };
+        match (&failure, heard) {
+            (Some(why), true) => tracing::warn!(why, "the store does not hear that we live"),
+            (None, false) => tracing::info!("the store hears again that we live"),
+            (Some(_), false) | (None, true) => {}
         }
+        heard = failure.is_none();
     }
 }
 

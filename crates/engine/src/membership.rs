@@ -176,7 +176,7 @@ mod tests {
     /// at each. The observer beats all the time, but while it is `frozen`.
     fn check(
         shared: bool,
-        steps: &[(u64, &dyn Fn(&mut View))],
+        steps: &[Step<'_>],
         linked: bool,
         frozen: std::ops::Range<u64>,
         expected: &[&str],
@@ -241,7 +241,7 @@ mod tests {
             put(view, &connected(Some(OTHER)));
         };
         // The other goes on to beat, and the observer sees nothing of it from 2 s to 9 s.
-        let steps: [(u64, &dyn Fn(&mut View)); 8] = [
+        let steps: [Step<'_>; 8] = [
             (0, &connect),
             (17, &beat(2)),
             (33, &nothing),
