@@ -170,8 +170,6 @@ def test_refusals(cloud, name):
         run(cloud, family, networkConfiguration=network(cloud.subnets[0]))
     with refused("InvalidParameterException", "Task definition does not support launch_type FARGATE."):
         run(cloud, family, launchType="FARGATE")
-    with refused("InvalidParameterException", "The network mode bridge is not supported by Longshore yet."):
-        run(cloud, define(cloud, f"{name}-bridge", "bridge", idle("731508")))
     with refused("InvalidParameterException", "No Container Instances were found in your cluster."):
         cloud.ecs.run_task(cluster=cloud.cluster(f"{name}-empty"), taskDefinition=family)
 

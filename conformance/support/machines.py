@@ -82,16 +82,18 @@ class Control(Server):
 class Agent(Server):
     """An agent on a machine of its own."""
 
-    def __init__(self, lan, controls, cluster, *flags, launch_type="ec2", token=None):
+    def __init__(self, lan, controls, cluster, *flags, launch_type="ec2", token=None, here=False):
         super().__init__(vpc_cidr=controls[0].vpc_cidr)
-        self.machine = lan.machine()
+        # With `here` it is this machine itself.
+        self.machine = None if here else lan.machine()
         joins = ",".join(control.agents_url for control in controls)
         self.flags = ["--join", joins, "--ecs-config", self.data_dir / "ecs.config", *flags]
         self.environment = {"LONGSHORE_TOKEN": token or controls[0].token(cluster, launch_type)}
 
     def command(self, *arguments):
         # Not `ip netns exec`, which hides the cgroups.
-        return ["nsenter", f"--net=/run/netns/{self.machine}", *super().command(*arguments)]
+        elsewhere = ["nsenter", f"--net=/run/netns/{self.machine}"] if self.machine else []
+        return [*elsewhere, *super().command(*arguments)]
 
     def start_command(self):
         return self.command("agent", *self.flags)

@@ -13,6 +13,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use tokio::sync::mpsc;
 
+/// The attribute that says by which address this machine reaches an instance with a network namespace of its own.
+const ADDRESS: &str = "longshore.address";
 /// Messages that wait on a link in each direction.
 pub const LINK: usize = 256;
 
@@ -33,9 +35,12 @@ pub struct Opened {
 }
 
 impl Machine<'_> {
-    pub async fn open(&self, index: usize, place: network::Instance, hello: Hello) -> Outcome<Opened> {
+    pub async fn open(&self, index: usize, place: network::Instance, mut hello: Hello) -> Outcome<Opened> {
         let network = network::Config::new(self.data_dir.path(), self.vpc_cidr, place);
         let network = Network::open(network).await?;
+        if let Some(address) = network.instance_address().filter(|_| !hello.attributes.is_empty()) {
+            hello.attributes.insert(ADDRESS.to_owned(), address.to_string());
+        }
         let runtime = ContainerdRuntime::connect(self.containerd.config(index, self.mirrors.clone())).await?;
         let runtime: Arc<dyn Runtime> = Arc::new(runtime);
         let (to_control, from_agent) = mpsc::channel(LINK);

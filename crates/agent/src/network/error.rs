@@ -19,6 +19,10 @@ pub enum Error {
     NoFreeLinks,
     #[error("instance {0} is beyond the last one that a server can have on one machine")]
     TooManyInstances(u16),
+    #[error("no address is left for tasks in the network mode bridge on this instance")]
+    NoFreeAddress,
+    #[error("Bind for 0.0.0.0:{0} failed: port is already allocated")]
+    PortInUse(u16),
     #[error("`{0}` cannot be a task id: letters, digits, `-` and `_`, at most 128 of them")]
     TaskId(String),
     #[error("nft, to {attempt}: {said}")]

@@ -9,6 +9,7 @@
 //! on both sides, thus nobody asks (no ARP, no `proxy_arp`), and a neighbour table never overflows.
 //! The subnets' routers answer on an interface of the machine, which is also where its own packets to tasks come from.
 
+mod bridge;
 mod down;
 mod error;
 pub mod files;
@@ -30,7 +31,9 @@ use self::names::{Paths, task_file};
 use self::netlink::{Hop, NEAR_MAC, Netlink, To};
 use self::overlap::Machine;
 use self::pool::{Near, Pool, Prepared, TASK_INTERFACE};
+use bridge::Bridge;
 use longshore_model::link::NetworkInterface;
+use longshore_model::task::HostPort;
 use longshore_model::vpc::{Cidr, MacAddress};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
@@ -134,6 +137,12 @@ pub struct Network {
     link: Option<(instance::Link, PathBuf)>,
     near: Arc<Near>,
     pool: Arc<Pool>,
+    /// The private network of tasks in the mode `bridge`, once there was one.
+    bridge: tokio::sync::OnceCell<Bridge>,
+    /// Who chooses an address there does so alone.
+    choosing: tokio::sync::Mutex<()>,
+    /// Which task has which address there.
+    private: Mutex<BTreeMap<String, Ipv4Addr>>,
     refill: tokio::task::AbortHandle,
     tasks: Mutex<BTreeMap<String, Slot>>,
 }
@@ -194,6 +203,9 @@ impl Network {
             link,
             near,
             pool,
+            bridge: tokio::sync::OnceCell::new(),
+            choosing: tokio::sync::Mutex::default(),
+            private: Mutex::default(),
             refill,
             tasks: Mutex::default(),
         };
@@ -219,6 +231,38 @@ impl Network {
                 *slot = Some(Attached { interface: Some((eni.address, prepared.veth)) });
             }
         }
+        Ok(TaskNamespace { path })
+    }
+
+    /// Gives the task an address that is private to the instance, and makes ports of the instance lead to it (network
+    /// mode `bridge`). Doing it again keeps the address.
+    pub async fn bridge(&self, task: &str, ports: &[HostPort]) -> Result<TaskNamespace, Error> {
+        let path = task_file(&self.tasks_dir, task)?;
+        let bridge = self.bridge.get_or_try_init(|| self.open_bridge()).await?;
+        let slot = self.slot(task);
+        let mut slot = slot.lock().await;
+        let present =
+            slot.and_then(|attached| attached.interface).filter(|(at, _)| bridge.block.contains(*at));
+        let address = match present {
+            Some((address, veth)) => {
+                self.lead_to_private(bridge, address, veth).await?;
+                address
+            }
+            None => {
+                self.remove(&path, slot.take()).await?;
+                let prepared = self.pool.take().await?;
+                let _alone = self.choosing.lock().await;
+                let taken = self.private().values().copied().collect();
+                let eni = bridge.interface(task, &taken).ok_or(Error::NoFreeAddress)?;
+                namespace::pin(&prepared.namespace.file, &path)?;
+                configure(&prepared, &eni).await?;
+                *slot = Some(Attached { interface: Some((eni.address, prepared.veth)) });
+                self.private().insert(task.to_owned(), eni.address);
+                self.lead_to_private(bridge, eni.address, prepared.veth).await?;
+                eni.address
+            }
+        };
+        bridge.publish(ports, address).await?;
         Ok(TaskNamespace { path })
     }
 
@@ -307,9 +351,42 @@ impl Network {
         for task in files_in(&self.tasks_dir)? {
             let path = task_file(&self.tasks_dir, &task)?;
             match inspect(&path).await? {
-                Some(attached) => *self.slot(&task).lock().await = Some(attached),
+                Some(attached) => {
+                    if let Some((address, _)) = attached.interface.filter(|(at, _)| overlap::is_private(*at))
+                    {
+                        self.private().insert(task.clone(), address);
+                    }
+                    *self.slot(&task).lock().await = Some(attached);
+                }
                 None => namespace::unpin(&path)?,
             }
+        }
+        if Machine::read(&self.machine, &self.server).await?.has_private_block() {
+            let bridge = self.bridge.get_or_try_init(|| self.open_bridge()).await?;
+            let kept = self.private().values().copied().collect();
+            bridge.keep_only(&kept).await?;
+        }
+        Ok(())
+    }
+
+    /// Takes the block for private addresses; the router's interface says so to the next process and to other servers.
+    async fn open_bridge(&self) -> Result<Bridge, Error> {
+        let instance = self.link.as_ref().map(|(link, path)| (path.as_path(), link.instance));
+        let block = Machine::read(&self.machine, &self.server).await?.private_block(&self.server)?;
+        let gateway = block.nth(1).unwrap_or(block.base());
+        self.machine.add_address(self.router, gateway, block.prefix()).await?;
+        Bridge::open(&self.server, block, instance).await
+    }
+
+    /// Makes a private address lead to its task, on the instance alone.
+    async fn lead_to_private(&self, bridge: &Bridge, address: Ipv4Addr, veth: u32) -> Result<(), Error> {
+        let near = &self.near.netlink;
+        near.set_neighbour(veth, address, MacAddress::of(address)).await?;
+        near.set_route(To::address(address), Hop::Interface(veth), Some(bridge.source)).await?;
+        if self.near.is_machine {
+            // What the machine sends to its own loopback may leave by this link, where a port leads to the task.
+            let name = near.name_of(veth).await?;
+            namespace::sysctl(&format!("net/ipv4/conf/{name}/route_localnet"), "1")?;
         }
         Ok(())
     }
@@ -346,6 +423,10 @@ impl Network {
             None => inspect(path).await?,
         };
         if let Some((address, veth)) = attached.and_then(|attached| attached.interface) {
+            if let Some(bridge) = self.bridge.get().filter(|bridge| bridge.block.contains(address)) {
+                bridge.withdraw(address).await?;
+                self.private().retain(|_, held| *held != address);
+            }
             let to = To::address(address);
             self.near.netlink.remove_route_through(to, veth).await?;
             if let Some((link, _)) = &self.link {
@@ -367,6 +448,10 @@ impl Network {
         if tasks.get(task).is_some_and(unused) {
             tasks.remove(task);
         }
+    }
+
+    fn private(&self) -> std::sync::MutexGuard<'_, BTreeMap<String, Ipv4Addr>> {
+        self.private.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn tasks(&self) -> std::sync::MutexGuard<'_, BTreeMap<String, Slot>> {

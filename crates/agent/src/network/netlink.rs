@@ -116,6 +116,13 @@ impl Netlink {
         }
     }
 
+    /// The name of an interface, which must be there.
+    pub async fn name_of(&self, index: u32) -> Result<String, Error> {
+        let found = self.links().await?.into_iter().find(|link| link.index == index);
+        let absent = || io::Error::from(io::ErrorKind::NotFound);
+        Ok(found.ok_or_else(absent).attempt(|| format!("find interface {index}"))?.name)
+    }
+
     pub async fn addresses(&self) -> Result<Vec<Address>, Error> {
         let found = self.handle.address().get().execute();
         let found: Result<Vec<_>, _> = found.try_filter_map(async |m| Ok(address(m))).try_collect().await;

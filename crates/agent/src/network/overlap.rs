@@ -13,6 +13,8 @@ use std::net::Ipv4Addr;
 const LINKS: (Ipv4Addr, u8) = (Ipv4Addr::new(100, 64, 0, 0), 10);
 /// One server's part of it: 256 links of four addresses.
 const LINKS_OF_SERVER: u8 = 22;
+/// One server's part of it for the private networks of its instances, which are in nobody else's way.
+const PRIVATE: u8 = 20;
 /// A route for more than this is a way out (`0.0.0.0/0`, a VPN's `0.0.0.0/1`), not somebody's network.
 const NETWORK: u8 = 8;
 
@@ -35,6 +37,7 @@ struct Use {
 struct Own {
     vpc: Option<Cidr>,
     links: Option<Cidr>,
+    private: Option<Cidr>,
 }
 
 impl Machine {
@@ -47,6 +50,10 @@ impl Machine {
             if link.name == server.router() {
                 // Subnets' routers are here as well, each alone: the VPC's block is the widest.
                 let block = block_of(address.address, address.prefix);
+                if address.prefix == PRIVATE && is_private(address.address) {
+                    machine.own.private = block;
+                    continue;
+                }
                 machine.own.vpc = block.filter(|b| b.prefix() < 32).or(machine.own.vpc);
             } else if link.name.starts_with(&format!("{}i", server.interface_prefix())) {
                 machine.own.links = block_of(address.address, LINKS_OF_SERVER);
@@ -98,6 +105,25 @@ impl Machine {
         candidates.find(|block| self.taken(**block).is_none()).copied().ok_or(Error::NoFreeLinks)
     }
 
+    /// The block for the tasks in the network mode bridge: the one this server has, else the first free one.
+    pub fn private_block(&self, server: &ServerId) -> Result<Cidr, Error> {
+        if let Some(block) = self.own.private {
+            return Ok(block);
+        }
+        let blocks: Vec<Cidr> =
+            Cidr::new(LINKS.0, LINKS.1).into_iter().flat_map(|all| all.split(PRIVATE)).collect();
+        let start = server.spread() as usize % blocks.len().max(1);
+        let mut candidates = blocks.iter().cycle().skip(start).take(blocks.len());
+        let free = |block: &&Cidr| {
+            self.taken(**block).is_none() && self.own.links.is_none_or(|links| !overlap(links, **block))
+        };
+        candidates.find(free).copied().ok_or(Error::NoFreeLinks)
+    }
+
+    pub fn has_private_block(&self) -> bool {
+        self.own.private.is_some()
+    }
+
     /// The VPC that this server has claimed.
     pub fn claimed(&self) -> Option<Cidr> {
         self.own.vpc
@@ -114,6 +140,11 @@ fn owner(interface: &str, alias: Option<&str>) -> String {
         (Some(id), None) => format!("another Longshore server ({id})"),
         (None, _) => format!("the interface {interface}"),
     }
+}
+
+/// Whether an address is one of those that servers choose from for what is their own.
+pub fn is_private(address: Ipv4Addr) -> bool {
+    Cidr::new(LINKS.0, LINKS.1).is_some_and(|all| all.contains(address))
 }
 
 fn overlap(a: Cidr, b: Cidr) -> bool {

@@ -6,22 +6,28 @@ use super::error::Error;
 use super::names::{PREFIX, ServerId};
 use longshore_model::vpc::Cidr;
 use serde::Deserialize;
+use std::path::Path;
 use std::process::Stdio;
 use tokio::io::AsyncWriteExt;
 use tokio::process::Command;
 
 /// Loads the table of a server whose VPC and links use these blocks.
 pub async fn load(server: &ServerId, blocks: &[Cidr]) -> Result<(), Error> {
-    nft("load the rules", &["-f", "-"], &table(server, blocks)).await?;
+    nft(None, "load the rules", &["-f", "-"], &table(server, blocks)).await?;
     Ok(())
 }
 
 /// Removes the table and the rules elsewhere.
 pub async fn unload(server: &ServerId) -> Result<(), Error> {
-    let name = server.nft_table();
-    // Declared first, so that removing what is not there succeeds.
-    nft("remove the rules", &["-f", "-"], &format!("table inet {name}\ndelete table inet {name}\n")).await?;
+    remove_table(&server.nft_table()).await?;
     leave_forwarding(server).await
+}
+
+/// Removes a table of the machine's own namespace.
+pub async fn remove_table(name: &str) -> Result<(), Error> {
+    // Declared first, so that removing what is not there succeeds.
+    let script = format!("table inet {name}\ndelete table inet {name}\n");
+    nft(None, "remove the rules", &["-f", "-"], &script).await.map(drop)
 }
 
 fn table(server: &ServerId, blocks: &[Cidr]) -> String {
@@ -64,7 +70,7 @@ pub async fn join_forwarding(server: &ServerId) -> Result<(), Error> {
     let script: String = ["iifname", "oifname"]
         .map(|side| format!("insert rule ip filter {chain} {side} \"{own}\" accept comment \"{comment}\"\n"))
         .concat();
-    nft("let the VPC's traffic pass", &["-f", "-"], &script).await?;
+    nft(None, "let the VPC's traffic pass", &["-f", "-"], &script).await?;
     Ok(())
 }
 
@@ -73,7 +79,7 @@ async fn leave_forwarding(server: &ServerId) -> Result<(), Error> {
     let remove = |rule: &Rule| format!("delete rule ip filter {} handle {}\n", rule.chain, rule.handle);
     let script: String = there.rules_of(server).map(remove).collect();
     if !script.is_empty() {
-        nft("remove the rules that let traffic pass", &["-f", "-"], &script).await?;
+        nft(None, "remove the rules that let traffic pass", &["-f", "-"], &script).await?;
     }
     Ok(())
 }
@@ -126,7 +132,7 @@ struct Object {
 
 async fn forwarding() -> Result<Forwarding, Error> {
     let attempt = "list the table ip filter";
-    let listing = match nft(attempt, &["-j", "list", "table", "ip", "filter"], "").await {
+    let listing = match nft(None, attempt, &["-j", "list", "table", "ip", "filter"], "").await {
         Ok(listing) => listing,
         Err(Error::Nft { said, .. }) if said.contains("No such file or directory") => {
             return Ok(Forwarding::default());
@@ -145,9 +151,23 @@ fn parse(listing: &str) -> Result<Forwarding, serde_json::Error> {
     Ok(found)
 }
 
-async fn nft(attempt: &'static str, arguments: &[&str], input: &str) -> Result<String, Error> {
+/// Runs nft in a namespace; `None` is the process's own.
+pub async fn nft(
+    namespace: Option<&Path>,
+    attempt: &'static str,
+    arguments: &[&str],
+    input: &str,
+) -> Result<String, Error> {
     let refused = |said: String| Error::Nft { attempt, said };
-    let mut child = Command::new("nft")
+    let mut command = match namespace {
+        None => Command::new("nft"),
+        Some(path) => {
+            let mut command = Command::new("nsenter");
+            command.arg(format!("--net={}", path.display())).arg("nft");
+            command
+        }
+    };
+    let mut child = command
         .args(arguments)
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
@@ -169,7 +189,6 @@ async fn nft(attempt: &'static str, arguments: &[&str], input: &str) -> Result<S
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::path::Path;
 
     #[track_caller]
     fn check(chains: &[(&str, Option<&str>)], expected: Option<&str>) {

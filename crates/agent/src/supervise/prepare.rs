@@ -78,7 +78,7 @@ impl Preparation {
             TaskNetwork::Interface(interface) => network.attach(task, &Eni::from(interface)).await,
             TaskNetwork::None => network.isolated(task).await,
             TaskNetwork::Host => return Ok(network.instance_namespace().map(Path::to_owned)),
-            TaskNetwork::Bridge { .. } => return Err("this agent has no network mode bridge yet".to_owned()),
+            TaskNetwork::Bridge { ports } => network.bridge(task, ports).await,
         };
         namespace.map(|namespace| Some(namespace.path)).map_err(|error| chain(&error))
     }

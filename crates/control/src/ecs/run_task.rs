@@ -167,12 +167,6 @@ impl Command {
             }
         };
         check_launch_type(&definition, launch_type)?;
-        if definition.mode() == NetworkMode::Bridge {
-            return Err(invalid(
-                "The network mode bridge is not supported by Longshore yet. Register the task definition with awsvpc, \
-                 host or none.",
-            ));
-        }
         if launch_type != LaunchType::Fargate && !has_instances(view, &cluster) {
             return Err(invalid("No Container Instances were found in your cluster."));
         }

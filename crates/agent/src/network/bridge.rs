@@ -1,0 +1,255 @@
+//! Tasks in the network mode `bridge`: an address that is private to the instance, and ports of the instance that lead
+//! into the task.
+//!
+//! Invariant: the packet filter is the record of which port leads where. A new process reads it and goes on; a port whose
+//! task is gone leads nowhere.
+
+use super::error::Error;
+use super::rules::nft;
+use super::{Eni, ServerId, rules};
+use longshore_model::id::stable_hash;
+use longshore_model::task::HostPort;
+use longshore_model::task_definition::Protocol;
+use longshore_model::vpc::{Cidr, MacAddress};
+use serde_json::Value;
+use std::collections::BTreeSet;
+use std::net::{Ipv4Addr, TcpListener, UdpSocket};
+use std::path::{Path, PathBuf};
+
+/// Where a port of the instance leads.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Published {
+    pub protocol: Protocol,
+    pub host_port: u16,
+    pub address: Ipv4Addr,
+    pub container_port: u16,
+}
+
+/// The private network of one instance.
+pub struct Bridge {
+    table: String,
+    /// What the tasks' interfaces are called.
+    links: String,
+    /// The namespace of the instance; `None` is the machine's.
+    namespace: Option<PathBuf>,
+    pub block: Cidr,
+    /// The instance's own address towards its tasks.
+    pub source: Ipv4Addr,
+}
+
+impl Bridge {
+    /// Loads the rules; ports that lead somewhere go on to.
+    pub async fn open(
+        server: &ServerId,
+        block: Cidr,
+        instance: Option<(&Path, Ipv4Addr)>,
+    ) -> Result<Self, Error> {
+        let gateway = block.nth(1).unwrap_or(block.base());
+        let bridge = Self {
+            table: table_name(server),
+            links: format!("{}*", server.interface_prefix()),
+            namespace: instance.map(|(path, _)| path.to_owned()),
+            block,
+            source: instance.map_or(gateway, |(_, address)| address),
+        };
+        bridge.nft("load the rules of the private network", &bridge.rules()).await?;
+        Ok(bridge)
+    }
+
+    /// The interface of a task: an address that depends on the task, so that one just given back is not the next.
+    pub fn interface(&self, task: &str, taken: &BTreeSet<Ipv4Addr>) -> Option<Eni> {
+        // The network's own address, the gateway's and the broadcast address are nobody's.
+        let usable = self.block.size().checked_sub(3).filter(|usable| *usable > 0)?;
+        let start = stable_hash(task.bytes()) % usable;
+        let mut candidates = (0..usable).filter_map(|step| self.block.nth(2 + (start + step) % usable));
+        let address = candidates.find(|address| !taken.contains(address))?;
+        Some(Eni { address, subnet: self.block, mac: MacAddress::of(address) })
+    }
+
+    /// Makes the ports lead to the task.
+    pub async fn publish(&self, ports: &[HostPort], address: Ipv4Addr) -> Result<(), Error> {
+        let present = self.published().await?;
+        let leads = |port: &HostPort| Published {
+            protocol: port.protocol,
+            host_port: port.host_port,
+            address,
+            container_port: port.container_port,
+        };
+        let missing: Vec<Published> =
+            ports.iter().map(leads).filter(|port| !present.contains(port)).collect();
+        if self.namespace.is_none() {
+            missing.iter().try_for_each(check_free)?;
+        }
+        self.change("publish ports", "add", &missing).await
+    }
+
+    /// Ends what leads to the address.
+    pub async fn withdraw(&self, address: Ipv4Addr) -> Result<(), Error> {
+        let present = self.published().await?;
+        let to_it: Vec<Published> = present.into_iter().filter(|port| port.address == address).collect();
+        self.change("withdraw ports", "delete", &to_it).await
+    }
+
+    /// Ends what leads to addresses that no task has.
+    pub async fn keep_only(&self, addresses: &BTreeSet<Ipv4Addr>) -> Result<(), Error> {
+        let present = self.published().await?;
+        let stale: Vec<Published> =
+            present.into_iter().filter(|port| !addresses.contains(&port.address)).collect();
+        self.change("withdraw ports", "delete", &stale).await
+    }
+
+    async fn change(&self, attempt: &'static str, verb: &str, ports: &[Published]) -> Result<(), Error> {
+        if ports.is_empty() {
+            return Ok(());
+        }
+        let line = |port: &Published| {
+            let Published { protocol, host_port, address, container_port } = port;
+            let map = map_of(*protocol);
+            format!(
+                "{verb} element inet {} {map} {{ {host_port} : {address} . {container_port} }}\n",
+                self.table
+            )
+        };
+        self.nft(attempt, &ports.iter().map(line).collect::<String>()).await.map(drop)
+    }
+
+    async fn published(&self) -> Result<Vec<Published>, Error> {
+        let mut all = Vec::new();
+        for protocol in [Protocol::Tcp, Protocol::Udp] {
+            let attempt = "list the published ports";
+            let arguments = ["-j", "list", "map", "inet", &self.table, map_of(protocol)];
+            let listing = nft(self.namespace.as_deref(), attempt, &arguments, "").await?;
+            let parsed: Value = serde_json::from_str(&listing)
+                .map_err(|error| Error::Nft { attempt, said: error.to_string() })?;
+            all.extend(elements(&parsed, protocol));
+        }
+        Ok(all)
+    }
+
+    async fn nft(&self, attempt: &'static str, script: &str) -> Result<String, Error> {
+        nft(self.namespace.as_deref(), attempt, &["-f", "-"], script).await
+    }
+
+    fn rules(&self) -> String {
+        let Self { table, links, block, source, .. } = self;
+        let lead = "fib daddr type local meta l4proto tcp dnat ip addr . port to tcp dport map @tcp_ports
+    fib daddr type local meta l4proto udp dnat ip addr . port to udp dport map @udp_ports";
+        format!(
+            r#"
+table inet {table} {{
+  map tcp_ports {{ type inet_service : ipv4_addr . inet_service; }}
+  map udp_ports {{ type inet_service : ipv4_addr . inet_service; }}
+  chain raw {{ type filter hook prerouting priority raw; policy accept; }}
+  chain prerouting {{ type nat hook prerouting priority dstnat; policy accept; }}
+  chain output {{ type nat hook output priority -100; policy accept; }}
+  chain postrouting {{ type nat hook postrouting priority srcnat; policy accept; }}
+}}
+flush chain inet {table} raw
+flush chain inet {table} prerouting
+flush chain inet {table} output
+flush chain inet {table} postrouting
+table inet {table} {{
+  chain raw {{
+    iifname "{links}" ip daddr 127.0.0.0/8 drop comment "no task reaches the loopback of its instance"
+  }}
+  chain prerouting {{
+    {lead}
+  }}
+  chain output {{
+    {lead}
+  }}
+  chain postrouting {{
+    ip saddr 127.0.0.0/8 ip daddr {block} snat ip to {source} comment "the instance itself, by its loopback"
+    ip saddr {block} ip daddr {block} ct status dnat snat ip to {source} comment "a task, by a port of its instance"
+    ip saddr {block} ip daddr != {block} masquerade comment "out of the instance"
+  }}
+}}
+"#
+        )
+    }
+}
+
+/// Removes the rules of the machine's own namespace; those of instances end with theirs.
+pub async fn unload(server: &ServerId) -> Result<(), Error> {
+    rules::remove_table(&table_name(server)).await
+}
+
+fn table_name(server: &ServerId) -> String {
+    format!("{}_ports", server.nft_table())
+}
+
+fn map_of(protocol: Protocol) -> &'static str {
+    match protocol {
+        Protocol::Tcp => "tcp_ports",
+        Protocol::Udp => "udp_ports",
+    }
+}
+
+/// A port that a program of the machine listens on is not taken from it.
+fn check_free(port: &Published) -> Result<(), Error> {
+    let at = (Ipv4Addr::UNSPECIFIED, port.host_port);
+    let bound = match port.protocol {
+        Protocol::Tcp => TcpListener::bind(at).map(drop),
+        Protocol::Udp => UdpSocket::bind(at).map(drop),
+    };
+    match bound {
+        Err(error) if error.kind() == std::io::ErrorKind::AddrInUse => Err(Error::PortInUse(port.host_port)),
+        _ => Ok(()),
+    }
+}
+
+/// The elements of a map as `nft -j` lists them: `[port, {"concat": [address, port]}]`.
+fn elements(listing: &Value, protocol: Protocol) -> Vec<Published> {
+    let objects = listing["nftables"].as_array().into_iter().flatten();
+    let elements = objects.filter_map(|object| object["map"]["elem"].as_array()).flatten();
+    let read = |element: &Value| {
+        let port = |value: &Value| value.as_u64().and_then(|port| u16::try_from(port).ok());
+        let target = &element[1]["concat"];
+        Some(Published {
+            protocol,
+            host_port: port(&element[0])?,
+            address: target[0].as_str()?.parse().ok()?,
+            container_port: port(&target[1])?,
+        })
+    };
+    elements.filter_map(read).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn bridge(block: &str) -> Bridge {
+        let block: Cidr = block.parse().unwrap();
+        Bridge {
+            table: "t".to_owned(),
+            links: String::new(),
+            namespace: None,
+            block,
+            source: block.nth(1).unwrap(),
+        }
+    }
+
+    #[test]
+    fn addresses_are_the_tasks_own_until_there_are_none() {
+        let bridge = bridge("100.64.0.0/29");
+        let mut taken = BTreeSet::new();
+        for number in 0..5 {
+            let eni = bridge.interface(&format!("task-{number}"), &taken).unwrap();
+            assert_eq!(eni.router().to_string(), "100.64.0.1");
+            assert!(taken.insert(eni.address));
+        }
+        assert_eq!(taken.first().map(ToString::to_string).as_deref(), Some("100.64.0.2"));
+        assert_eq!(taken.last().map(ToString::to_string).as_deref(), Some("100.64.0.6"));
+        assert!(bridge.interface("one more", &taken).is_none());
+    }
+
+    #[test]
+    fn what_nft_lists_is_read() {
+        let listing = serde_json::json!({"nftables": [{"metainfo": {}}, {"map": {"name": "tcp_ports",
+            "elem": [[8080, {"concat": ["100.64.0.2", 80]}], [9, "nonsense"]]}}, {"map": {"name": "empty"}}]});
+        let address = "100.64.0.2".parse().unwrap();
+        let expected = Published { protocol: Protocol::Tcp, host_port: 8080, address, container_port: 80 };
+        assert_eq!(elements(&listing, Protocol::Tcp), [expected]);
+    }
+}
