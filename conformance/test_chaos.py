@@ -71,7 +71,8 @@ class Chaos:
 
     @property
     def possible(self):
-        return [self.run, self.run, self.run, self.stop, self.kill_server, self.kill_containerd, self.kill_process]
+        kills = [self.kill_server, self.kill_containerd, self.kill_process]
+        return [self.run, self.run, self.run, self.stop, *kills, self.freeze_containerd, self.thaw]
 
     @property
     def launch_type(self):
@@ -105,6 +106,8 @@ class Chaos:
             self.stopped.add(marker)
 
     def kill_server(self):
+        # A start gives one that does not answer some seconds, and then starts another.
+        self.thaw()
         self.cloud.server.kill()
         self.cloud.server.start()
 
@@ -115,6 +118,18 @@ class Chaos:
             # Two kills can be closer to each other than the process's end.
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
+
+    def freeze_containerd(self):
+        """It is there, and does not answer."""
+        for pid in containerds(self.random.choice(self.workers)):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGSTOP)
+
+    def thaw(self):
+        for worker in self.workers:
+            for pid in containerds(worker):
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGCONT)
 
     def kill_process(self):
         """A container that dies by itself: its task ends. One that is not known to have started may be made again."""
@@ -144,6 +159,7 @@ class Chaos:
         return task["lastStatus"] == status and len(first_processes(marker)) == (status == "RUNNING")
 
     def settle(self):
+        self.thaw()
         try:
             until("every task is where it was last wanted", lambda: not self.unsettled(), deadline=60)
         except AssertionError as error:
@@ -181,6 +197,7 @@ class Fleet(Chaos):
         agent = self.random.choice(self.workers)
         # One that finds no control plane is not ready before it does.
         if agent.machine not in self.away:
+            self.thaw()
             agent.kill()
             agent.start()
 

@@ -8,21 +8,20 @@ use crate::remote::authority::fingerprint_of;
 use crate::remote::listener::Listener;
 use crate::server::ControlPlane;
 use crate::up::{front, until_told};
-use crate::{Outcome, credentials, server};
+use crate::{Outcome, credentials, listen, server};
 use longshore_control::Config;
 use longshore_store::etcd::{self, Etcd};
 use longshore_store::{Engine, Store};
 use std::io::Write;
 use std::sync::Arc;
-use tokio::net::TcpListener;
 use tokio::sync::{mpsc, watch};
 
 pub async fn run(args: ControlArgs) -> Outcome {
     let settings = args.complete()?;
     let data_dir = DataDir::open(&settings.data_dir)?;
     let _lock = data_dir.lock()?;
-    let listener = bind(settings.listen).await?;
-    let agents = bind(settings.agents_listen).await?;
+    let listener = listen::on(settings.listen).await?;
+    let agents = listen::on(settings.agents_listen).await?;
     let (listen, agents_listen) = (listener.local_addr()?, agents.local_addr()?);
     let store = Arc::new(open_store(&data_dir, &settings).await?);
     let config = Config {
@@ -62,10 +61,6 @@ pub async fn run(args: ControlArgs) -> Outcome {
     serving_agents.abort();
     control.stop();
     Ok(())
-}
-
-async fn bind(address: std::net::SocketAddr) -> Outcome<TcpListener> {
-    Ok(TcpListener::bind(address).await.map_err(|error| format!("listen on {address}: {error}"))?)
 }
 
 async fn open_store(data_dir: &DataDir, settings: &Control) -> Outcome<Store<longshore_engine::View>> {

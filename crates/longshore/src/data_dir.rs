@@ -83,13 +83,18 @@ impl DataDir {
     pub fn lock(&self) -> Outcome<File> {
         let path = self.path.join("lock");
         let file = File::options().create(true).truncate(false).write(true).open(&path)?;
-        rustix::fs::flock(&file, rustix::fs::FlockOperation::NonBlockingLockExclusive).map_err(|_| {
-            format!(
-                "{} is in use by another process: stop it, or use another data directory",
-                self.path.display()
-            )
-        })?;
-        Ok(file)
+        // One that was killed can leave its lock, for an instant, to the process that it was just starting.
+        for _ in 0..50 {
+            if rustix::fs::flock(&file, rustix::fs::FlockOperation::NonBlockingLockExclusive).is_ok() {
+                return Ok(file);
+            }
+            std::thread::sleep(std::time::Duration::from_millis(20));
+        }
+        Err(format!(
+            "{} is in use by another process: stop it, or use another data directory",
+            self.path.display()
+        )
+        .into())
     }
 
     /// What an agent keeps of its joining.

@@ -13,6 +13,7 @@ mod env;
 mod events;
 mod image;
 mod instance;
+mod listen;
 mod machine;
 mod remote;
 mod server;

@@ -7,11 +7,10 @@ use crate::data_dir::{DataDir, Running};
 use crate::remote::authority::fingerprint_of;
 use crate::remote::listener::Listener;
 use crate::server::Server;
-use crate::{Outcome, credentials};
+use crate::{Outcome, credentials, listen};
 use longshore_control::front::{self, Front};
 use std::io::Write;
 use std::sync::Arc;
-use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, watch};
 
@@ -21,8 +20,7 @@ pub async fn run(args: UpArgs) -> Outcome {
         return Err("containers and networks are made by root: run `longshore up` with sudo".into());
     }
     let data_dir = DataDir::open(&up.data_dir)?;
-    let listener =
-        TcpListener::bind(up.listen).await.map_err(|error| format!("listen on {}: {error}", up.listen))?;
+    let listener = listen::on(up.listen).await?;
     let listen = listener.local_addr()?;
     let credentials = credentials::of(&data_dir)?;
     let server = Server::start(&data_dir, &up).await?;
@@ -30,8 +28,7 @@ pub async fn run(args: UpArgs) -> Outcome {
     let (fingerprint, agents) = match up.agents_listen {
         None => (None, None),
         Some(address) => {
-            let listener =
-                TcpListener::bind(address).await.map_err(|error| format!("listen on {address}: {error}"))?;
+            let listener = listen::on(address).await?;
             let address = listener.local_addr()?;
             let gate = Listener::new(Arc::clone(&context)).await?;
             let fingerprint = fingerprint_of(gate.authority())?;

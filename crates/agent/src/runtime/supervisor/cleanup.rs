@@ -10,7 +10,7 @@ use std::{
 use containerd_client::services::v1::{DeleteNamespaceRequest, ListNamespacesRequest};
 use rustix::process::{Pid, Signal};
 
-use super::{Containerd, Error, Layout, io_error};
+use super::{Containerd, Error, Layout, io_error, process};
 use crate::{
     cgroup::Cgroups,
     runtime::{
@@ -46,6 +46,9 @@ async fn clear_all(containerd: &Containerd, layout: &Layout) -> Result<(), Error
 
 /// What no containerd knows of (any more).
 pub(super) async fn leftovers(layout: &Layout) -> Result<(), Error> {
+    for forgotten in process::find(layout) {
+        forgotten.stop().await.map_err(io_error("stop a containerd that nobody watches"))?;
+    }
     kill_shims(layout).await;
     processes::unmount_below(&[layout.state.as_path(), layout.dir.as_path()]);
     let cgroups =
