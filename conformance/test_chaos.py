@@ -68,6 +68,8 @@ class Chaos:
         self.own = cloud.register("chaos-own", {"command": idle()}, requiresCompatibilities=["EC2", "FARGATE"])
         container = {"name": "main", "image": "busybox:latest", "memory": 32, "command": idle()}
         cloud.ecs.register_task_definition(family="chaos-host", networkMode="host", containerDefinitions=[container])
+        container["portMappings"] = [{"containerPort": 80}]
+        cloud.ecs.register_task_definition(family="chaos-port", networkMode="bridge", containerDefinitions=[container])
 
     @property
     def possible(self):
@@ -89,8 +91,9 @@ class Chaos:
             marker = f"chaos-{self.seed}-{len(self.tasks)}"
             override = {"containerOverrides": [{"name": "main", "command": idle(marker)}]}
             settings = {"cluster": CLUSTER, "overrides": override}
-            if self.random.random() < 0.3:
-                answer = self.cloud.ecs.run_task(taskDefinition="chaos-host", **settings)
+            if self.random.random() < 0.4:
+                family = self.random.choice(["chaos-host", "chaos-port"])
+                answer = self.cloud.ecs.run_task(taskDefinition=family, **settings)
             else:
                 network = {"awsvpcConfiguration": {"subnets": self.cloud.subnets[:1]}}
                 settings |= {"launchType": self.launch_type, "networkConfiguration": network}
@@ -258,6 +261,8 @@ def check_nothing_is_lost_or_done_twice(chaos):
     assert len(set(addresses)) == len(addresses)
     for marker, task in own.items():
         assert [address(task)] in find_process_of(marker).addresses().values()
+    ports = [each for marker, task in tasks.items() if marker not in chaos.stopped for each in host_ports(task)]
+    assert len(set(ports)) == len(ports)
     for marker in chaos.stopped:
         assert tasks[marker]["stopCode"] and tasks[marker]["stoppedReason"]
     # What has ended has given back what it held.
@@ -287,6 +292,13 @@ def test_nothing_is_lost_or_done_twice(chaos):
 
 def test_nothing_is_lost_in_a_fleet(fleet):
     check_nothing_is_lost_or_done_twice(fleet)
+
+
+def host_ports(task):
+    """Each with the instance that it is on."""
+    bindings = [binding for container in task["containers"] for binding in container["networkBindings"]]
+    assert bool(bindings) == (task["group"] == "family:chaos-port")
+    return [(task["containerInstanceArn"], binding["hostPort"]) for binding in bindings]
 
 
 def find_process_of(marker):
