@@ -22,7 +22,7 @@ class Fleet:
         first = Control(lan, *flags, wire.url)
         # The range of the default VPCs is one for all of them.
         second = Control(lan, *flags, etcd.url, vpc_cidr=first.vpc_cidr)
-        self.wire, self.lan, self.controls = wire, lan, [first.start(), second.start()]
+        self.etcd, self.wire, self.lan, self.controls = etcd, wire, lan, [first.start(), second.start()]
         self.clouds = [Cloud(control) for control in self.controls]
         # Each has its first link to another control plane.
         self.agents = [Agent(lan, order, CLUSTER) for order in (self.controls, self.controls[::-1])]
@@ -135,6 +135,28 @@ def test_one_that_does_not_reach_the_store_gives_its_agents_to_the_other(fleet, 
     assert find_processes("834505") == []
     for arn in (*before, *after):
         assert versions(other, arn) == list(range(1, first.task(CLUSTER, arn)["version"] + 1)), "told once"
+
+
+def test_nothing_is_lost_while_the_store_is_away(fleet, name):
+    first, _ = fleet.clouds
+    instances = fleet.instances(first)
+    arns = start(first, define(first, name, "834506"), instances)
+    with fleet.etcd.frozen():
+        said = "this control plane does not reach its store"
+        logs = [control.log_path for control in fleet.controls]
+        marks = [len(log.read_text()) for log in logs]
+
+        def given_up():
+            # One of them may have had no link to give up.
+            return any(said in log.read_text()[mark:] for log, mark in zip(logs, marks, strict=True))
+
+        until("links are given up", given_up)
+        assert len(find_processes("834506")) == 2, "tasks go on"
+    for cloud in fleet.clouds:
+        assert fleet.instances(cloud) == instances
+        assert {cloud.task(CLUSTER, arn)["lastStatus"] for arn in arns} == {"RUNNING"}
+    first.stop_all(CLUSTER)
+    assert find_processes("834506") == []
 
 
 def test_one_dies_and_the_other_goes_on(fleet, name):

@@ -152,7 +152,11 @@ def test_who_has_no_right_does_not_join(cloud, lan, control, agents):
 def test_a_deregistered_instance_stays_out(cloud, lan, control, load, name):
     agent = Agent(lan, [control], name)
     (agent.data_dir / "ecs.config").write_text(
-        f'ECS_CLUSTER={name}\nECS_INSTANCE_ATTRIBUTES={{"disk": "ssd"}}\nECS_RESERVED_PORTS=[22]\nECS_DATADIR=/data\n'
+        f"ECS_CLUSTER={name}\n"
+        'ECS_INSTANCE_ATTRIBUTES={"disk": "ssd"}\n'
+        "ECS_RESERVED_PORTS=[22]\n"
+        "ECS_CONTAINER_STOP_TIMEOUT=1s\n"
+        "ECS_DATADIR=/data\n"
     )
     agent.start()
 
@@ -163,6 +167,15 @@ def test_a_deregistered_instance_stays_out(cloud, lan, control, load, name):
     described = cloud.ecs.describe_container_instances(cluster=name, containerInstances=[arn])["containerInstances"][0]
     assert {"name": "disk", "value": "ssd"} in described["attributes"]
     assert "these keys have no effect here: ECS_DATADIR" in agent.log_path.read_text()
+    load(agent, "busybox:latest")
+    # A shell as the first process of a container takes no notice of SIGTERM.
+    deaf = {"name": "main", "image": "busybox:latest", "memory": 32, "command": ["sh", "-c", "while :; do sleep 1; done"]}
+    cloud.ecs.register_task_definition(family=name, networkMode="none", containerDefinitions=[deaf])
+    task = cloud.ecs.start_task(cluster=name, taskDefinition=name, containerInstances=[arn])["tasks"][0]["taskArn"]
+    cloud.until_running(name, task)
+    cloud.ecs.stop_task(cluster=name, task=task)
+    stopped = cloud.until_stopped(name, task)
+    assert (stopped["executionStoppedAt"] - stopped["stoppingAt"]).total_seconds() < 30, "ECS waits for so long"
     cloud.ecs.deregister_container_instance(cluster=name, containerInstance=arn)
     agent.kill()
     agent.start()

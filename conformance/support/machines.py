@@ -6,6 +6,7 @@ import json
 import os
 import random
 import shutil
+import signal
 import socket
 import subprocess
 import tempfile
@@ -128,6 +129,14 @@ class Etcd:
             env=clean_environment() | {"ETCDCTL_API": "3"},
         )
         return health.returncode == 0
+
+    @contextlib.contextmanager
+    def frozen(self):
+        self.process.send_signal(signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            self.process.send_signal(signal.SIGCONT)
 
     def clean_up(self):
         self.process.kill()

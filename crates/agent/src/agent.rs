@@ -28,6 +28,9 @@ pub struct Link {
     pub from_control: mpsc::Receiver<ToAgent>,
 }
 
+/// As ECS's agent has it.
+pub const STOP_TIMEOUT: Duration = Duration::from_secs(30);
+
 /// What tasks are run with.
 pub struct Instance {
     pub hello: Hello,
@@ -37,6 +40,8 @@ pub struct Instance {
     pub logs: Arc<Logs>,
     /// Where the files of tasks are kept, one directory each.
     pub tasks_dir: PathBuf,
+    /// Between the stop signal and SIGKILL, for containers that say nothing of it.
+    pub stop_timeout: Duration,
     pub to_control: mpsc::Sender<FromAgent>,
 }
 

@@ -12,9 +12,6 @@ use longshore_model::task_definition::{
 use longshore_model::vpc::Subnet;
 use longshore_model::{ContainerInstanceId, Resources, TaskId};
 
-/// Seconds between the stop signal and SIGKILL where the definition names none.
-pub const DEFAULT_STOP_TIMEOUT: u32 = 30;
-
 /// The assignments of one instance. Log offsets are zero: who keeps the logs fills them in.
 pub fn all_of(view: &View, instance: ContainerInstanceId) -> Vec<Assignment> {
     view.tasks_on(instance).filter_map(|task| of(view, task)).collect()
@@ -97,7 +94,7 @@ fn container(task: &Task, definition: &TaskDefinition, container: &ContainerDefi
         memory: changed.memory.or(container.memory).or(sole_memory(task, definition)),
         memory_reservation: changed.memory_reservation.or(container.memory_reservation),
         start_timeout: container.start_timeout,
-        stop_timeout: container.stop_timeout.unwrap_or(DEFAULT_STOP_TIMEOUT),
+        stop_timeout: container.stop_timeout,
         depends_on: container.depends_on.clone(),
         health_check: container.health_check.clone(),
         health: record.map_or(Health::Unknown, |c| c.health),

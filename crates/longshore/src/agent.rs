@@ -36,6 +36,7 @@ pub async fn run(args: AgentArgs) -> Outcome {
         vpc_cidr: identity.vpc_cidr,
         mirrors: &settings.mirrors,
         clock: Arc::new(now),
+        stop_timeout: settings.stop_timeout,
     };
     let hello = hello(&identity, &settings)?;
     let Opened { instance, from_agent } = machine.open(0, network::Instance::Host, hello.clone()).await?;

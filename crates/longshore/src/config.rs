@@ -329,6 +329,8 @@ pub struct Agent {
     pub tags: Tags,
     /// MiB.
     pub reserved_memory: u64,
+    /// For containers whose definitions name none.
+    pub stop_timeout: Duration,
     pub reserved_ports: Vec<(Protocol, u16)>,
     /// Registry host → base URLs.
     pub mirrors: BTreeMap<String, Vec<String>>,
@@ -442,6 +444,7 @@ impl AgentArgs {
             attributes,
             tags: ecs.tags,
             reserved_memory: ecs.reserved_memory,
+            stop_timeout: ecs.stop_timeout.unwrap_or(longshore_agent::agent::STOP_TIMEOUT),
             reserved_ports: ecs.reserved_ports,
             mirrors,
             containerd: self.containerd.or(file.containerd),

@@ -5,10 +5,14 @@ use crate::Outcome;
 use longshore_model::Tags;
 use longshore_model::task_definition::Protocol;
 use std::collections::BTreeMap;
+use std::ops::RangeInclusive;
 use std::path::Path;
+use std::time::Duration;
 
 /// Where user data writes it.
 pub const PATH: &str = "/etc/ecs/ecs.config";
+
+const STOP_TIMEOUTS: RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_secs(24 * 3600);
 
 #[derive(Debug, Default, PartialEq)]
 pub struct EcsConfig {
@@ -19,6 +23,8 @@ pub struct EcsConfig {
     pub reserved_memory: u64,
     pub reserved_ports: Vec<(Protocol, u16)>,
     pub availability_zone: Option<String>,
+    /// Between the stop signal and SIGKILL, for containers whose definitions name none.
+    pub stop_timeout: Option<Duration>,
     /// Keys that have no effect here.
     pub unused: Vec<String>,
 }
@@ -50,6 +56,11 @@ fn parse(text: &str) -> Result<EcsConfig, String> {
             "ECS_RESERVED_MEMORY" => {
                 config.reserved_memory = value.parse().map_err(|_| wrong("a number of MiB"))?;
             }
+            "ECS_CONTAINER_STOP_TIMEOUT" => {
+                let timeout = duration(value).filter(|timeout| STOP_TIMEOUTS.contains(timeout));
+                config.stop_timeout =
+                    Some(timeout.ok_or_else(|| wrong("a time from 1s to 24h, such as 90s or 1m30s"))?);
+            }
             "ECS_RESERVED_PORTS" => {
                 reserve(&mut config, Protocol::Tcp, value).ok_or_else(|| wrong("a JSON list of ports"))?
             }
@@ -64,6 +75,25 @@ fn parse(text: &str) -> Result<EcsConfig, String> {
 
 fn json<T: serde::de::DeserializeOwned>(value: &str) -> Option<T> {
     serde_json::from_str(value).ok()
+}
+
+/// A time as Go writes it: `90s`, `10m`, `1h30m`.
+fn duration(text: &str) -> Option<Duration> {
+    let mut left = text;
+    let mut seconds = 0u64;
+    while !left.is_empty() {
+        let end = left.find(|c: char| !c.is_ascii_digit())?;
+        let (number, rest) = left.split_at(end);
+        let unit = match rest.chars().next()? {
+            'h' => 3600,
+            'm' => 60,
+            's' => 1,
+            _ => return None,
+        };
+        seconds = seconds.checked_add(number.parse::<u64>().ok()?.checked_mul(unit)?)?;
+        left = rest.get(1..)?;
+    }
+    (!text.is_empty()).then(|| Duration::from_secs(seconds))
 }
 
 fn reserve(config: &mut EcsConfig, protocol: Protocol, value: &str) -> Option<()> {
@@ -85,6 +115,7 @@ mod tests {
             ECS_INSTANCE_ATTRIBUTES={"disk": "ssd"}
             ECS_CONTAINER_INSTANCE_TAGS={"team": "payments"}
             ECS_RESERVED_MEMORY=256
+            ECS_CONTAINER_STOP_TIMEOUT=1m30s
             ECS_RESERVED_PORTS=[22, 2376]
             ECS_RESERVED_PORTS_UDP=[53]
             ECS_AVAILABILITY_ZONE="us-east-1b"
@@ -95,6 +126,7 @@ mod tests {
         assert_eq!(read.tags.0.get("team").map(String::as_str), Some("payments"));
         let ports = [(Protocol::Tcp, 22), (Protocol::Tcp, 2376), (Protocol::Udp, 53)];
         assert_eq!((read.reserved_memory, read.reserved_ports), (256, ports.to_vec()));
+        assert_eq!(read.stop_timeout, Some(Duration::from_secs(90)));
         assert_eq!(read.availability_zone.as_deref(), Some("us-east-1b"));
         assert_eq!(read.unused, ["ECS_ENABLE_TASK_IAM_ROLE"]);
     }
@@ -106,6 +138,10 @@ mod tests {
             "ECS_RESERVED_MEMORY=much",
             "ECS_RESERVED_PORTS=[70000]",
             "ECS_INSTANCE_ATTRIBUTES={",
+            "ECS_CONTAINER_STOP_TIMEOUT=",
+            "ECS_CONTAINER_STOP_TIMEOUT=30",
+            "ECS_CONTAINER_STOP_TIMEOUT=0s",
+            "ECS_CONTAINER_STOP_TIMEOUT=99999999999999999999h",
         ] {
             assert!(parse(text).is_err(), "{text}");
         }

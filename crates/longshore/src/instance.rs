@@ -11,6 +11,7 @@ use longshore_model::link::{FromAgent, Hello};
 use longshore_model::vpc::Cidr;
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::sync::mpsc;
 
 /// The attribute that says by which address this machine reaches an instance with a network namespace of its own.
@@ -26,6 +27,8 @@ pub struct Machine<'a> {
     /// Registry host → base URLs.
     pub mirrors: &'a BTreeMap<String, Vec<String>>,
     pub clock: Clock,
+    /// For containers whose definitions name none.
+    pub stop_timeout: Duration,
 }
 
 /// An instance, and what its agent says.
@@ -51,6 +54,7 @@ impl Machine<'_> {
             cgroups: Arc::new(Cgroups::detect(&format!("/longshore-{}/{index}", self.containerd.hash()))?),
             logs: Arc::new(Logs::new(to_control.clone(), Arc::clone(&self.clock))),
             tasks_dir: self.data_dir.tasks(index),
+            stop_timeout: self.stop_timeout,
             to_control,
         };
         std::fs::create_dir_all(&instance.tasks_dir)?;

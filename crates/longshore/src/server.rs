@@ -118,6 +118,7 @@ impl Server {
             vpc_cidr: context.config.vpc_cidr,
             mirrors: &up.mirrors,
             clock: Arc::new(move || timekeeper.now()),
+            stop_timeout: agent::STOP_TIMEOUT,
         };
         self.instances.push(hello.instance);
         let Opened { instance, from_agent } = machine.open(index, place, hello).await?;

@@ -117,8 +117,8 @@ pub struct ContainerSpec {
     pub memory_reservation: Option<u64>,
     /// Seconds that the containers that depend on it wait for it.
     pub start_timeout: Option<u32>,
-    /// Seconds between the stop signal and SIGKILL.
-    pub stop_timeout: u32,
+    /// Seconds between the stop signal and SIGKILL; the instance's own where the definition says none.
+    pub stop_timeout: Option<u32>,
     pub depends_on: Vec<Dependency>,
     pub health_check: Option<HealthCheck>,
     /// What was last recorded of its health, so that an agent that finds it goes on from there.

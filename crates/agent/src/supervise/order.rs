@@ -178,7 +178,7 @@ pub mod tests {
             memory: None,
             memory_reservation: None,
             start_timeout: None,
-            stop_timeout: 30,
+            stop_timeout: None,
             depends_on: Vec::new(),
             health_check: None,
             health: Health::Unknown,

@@ -16,7 +16,8 @@ impl Supervisor {
             if !held.is_running() {
                 continue;
             }
-            let timeout = Duration::from_secs(held.spec.stop_timeout.into());
+            let own = held.spec.stop_timeout.map(|seconds| Duration::from_secs(seconds.into()));
+            let timeout = own.unwrap_or(self.instance.stop_timeout);
             let signal = if held.kill_at().is_some_and(|kill_at| kill_at <= now) {
                 held.killed = true;
                 Signal::KILL
