@@ -3,15 +3,17 @@
 
 use crate::random::Random;
 use longshore_engine::placement::{self, Network, Request};
-use longshore_engine::{View, default_vpc, lifecycle};
+use longshore_engine::{View, default_vpc, lifecycle, membership, registration};
 use longshore_model::change::{Batch, Commit, Version, View as _};
 use longshore_model::cluster::{Cluster as ClusterRecord, ContainerInsights, Status};
 use longshore_model::container_instance::{
-    AgentVersion, Capacity, ContainerInstance, CpuArchitecture, Ports,
+    self, AgentVersion, Capacity, ContainerInstance, CpuArchitecture, Membership, Ports, ZONE,
 };
-use longshore_model::link::Observation;
+use longshore_model::control_plane::ControlPlaneId;
+use longshore_model::link::{Hello, Observation};
+use longshore_model::placement::{PlacementConstraint, PlacementStrategy, SpreadField};
 use longshore_model::task::{LaunchType, Overrides, Stop, StopCode};
-use longshore_model::task_definition::{self, ContainerDefinition, NetworkMode, TaskDefinition};
+use longshore_model::task_definition::{self, ContainerDefinition, NetworkMode, PortMapping, TaskDefinition};
 use longshore_model::vpc::Cidr;
 use longshore_model::{ContainerInstanceId, Record, Resources, Scope, Tags, TaskId, Timestamp, Transaction};
 use longshore_store::index::Index;
@@ -26,10 +28,55 @@ pub struct Cluster {
 /// Something that a control plane decides.
 #[derive(Clone, Debug)]
 pub enum Operation {
-    Run { count: u32 },
-    Stop { task: TaskId },
+    Run {
+        kind: Kind,
+        count: u32,
+    },
+    Stop {
+        task: TaskId,
+    },
     Observe(Box<Observation>),
-    Connected { instance: ContainerInstanceId, connected: bool },
+    /// An agent says hello, after which its machine is registered as it is now.
+    Register {
+        instance: ContainerInstanceId,
+    },
+    Disconnected {
+        instance: ContainerInstanceId,
+    },
+    /// Gives up the tasks of an instance that is still away.
+    Lose {
+        instance: ContainerInstanceId,
+    },
+    Drain {
+        instance: ContainerInstanceId,
+        draining: bool,
+    },
+}
+
+/// What users run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// On Fargate, each task at an address of its own.
+    Fargate,
+    /// On instances, each task at any port.
+    AnyPort,
+    /// On instances, each task at the same port.
+    OnePort,
+    /// On instances of their own, spread over zones.
+    Distinct,
+}
+
+impl Kind {
+    pub const ALL: [Self; 4] = [Self::Fargate, Self::AnyPort, Self::OnePort, Self::Distinct];
+
+    fn family(self) -> &'static str {
+        match self {
+            Self::Fargate => "app",
+            Self::AnyPort => "any-port",
+            Self::OnePort => "one-port",
+            Self::Distinct => "distinct",
+        }
+    }
 }
 
 pub fn scope() -> Scope {
@@ -50,7 +97,7 @@ impl Cluster {
         transaction.create(&made.vpc);
         made.subnets.iter().for_each(|subnet| transaction.create(subnet));
         transaction.create(&made.security_group);
-        transaction.create(&definition());
+        Kind::ALL.iter().for_each(|kind| transaction.create(&definition(*kind)));
         transaction.create(&ClusterRecord {
             scope: scope(),
             name: NAME.to_owned(),
@@ -60,22 +107,13 @@ impl Cluster {
             created_at: Timestamp(1),
         });
         for (number, id) in instances.iter().enumerate() {
-            transaction.create(&ContainerInstance {
-                id: *id,
-                name: format!("instance-{number}"),
-                capacity: Capacity::Fargate,
-                resources: size,
-                cpu_architecture: CpuArchitecture::X86_64,
-                attributes: BTreeMap::new(),
-                ports: Ports::default(),
-                gpus: Vec::new(),
-                agent: AgentVersion::default(),
-                tags: Tags::default(),
-                registered_at: Timestamp(1),
-                agent_connected: false,
-                connected_to: None,
-                version: 1,
-            });
+            let mut instance =
+                registration::first(&hello(*id, size), capacity(number), ControlPlaneId(1), Timestamp(1));
+            instance
+                .attributes
+                .insert(ZONE.to_owned(), if number % 4 < 2 { "us-east-1a" } else { "us-east-1b" }.to_owned());
+            instance.agent_connected = false;
+            transaction.create(&instance);
         }
         let _ = cluster.commit(transaction.into_commit());
         cluster
@@ -89,8 +127,8 @@ impl Cluster {
     pub fn decide(&self, operation: &Operation, now: Timestamp, random: &mut Random) -> Option<Commit> {
         let mut transaction = Transaction::at(self.version());
         match operation {
-            Operation::Run { count } => {
-                let placement = placement::place(&self.view, &self.request(*count), now, random);
+            Operation::Run { kind, count } => {
+                let placement = placement::place(&self.view, &self.request(*kind, *count), now, random);
                 if !placement.tasks.is_empty() {
                     placement::write(&self.view, &placement, &mut transaction);
                 }
@@ -103,16 +141,48 @@ impl Cluster {
             }
             Operation::Observe(seen) => {
                 let task = self.view.tasks.get(&seen.task.key())?;
-                let next = lifecycle::observe(task, &definition(), seen, now)?;
+                let definition = self.view.task_definition(&task.scope, &task.family, task.revision)?;
+                let next = lifecycle::observe(task, definition, seen, now)?;
                 lifecycle::write(&self.view, &next, &mut transaction);
             }
-            Operation::Connected { instance, connected } => {
-                let instance = self.view.container_instances.get(&ContainerInstance::key_of(*instance))?;
-                if instance.agent_connected == *connected {
+            Operation::Register { instance } => {
+                let present = self.view.container_instance(*instance)?;
+                let hello = hello(*instance, present.resources);
+                let next = registration::again(present, &hello, ControlPlaneId(1));
+                if next == **present {
                     return None;
                 }
-                transaction
-                    .update(&ContainerInstance { agent_connected: *connected, ..(**instance).clone() });
+                transaction.update(&next);
+            }
+            Operation::Disconnected { instance } => {
+                let present = self.view.container_instance(*instance)?;
+                if !present.agent_connected {
+                    return None;
+                }
+                transaction.update(&ContainerInstance { agent_connected: false, ..(**present).clone() });
+            }
+            Operation::Lose { instance } => {
+                let away = self.view.container_instance(*instance).filter(|found| !found.agent_connected)?;
+                transaction.rely_on(away.key());
+                let why = membership::why_lost(away);
+                for task in self.view.tasks_on(*instance) {
+                    if let Some(next) = lifecycle::lose(task, why.clone(), now) {
+                        lifecycle::write(&self.view, &next, &mut transaction);
+                    }
+                }
+            }
+            Operation::Drain { instance, draining } => {
+                let mut next = (**self.view.container_instance(*instance)?).clone();
+                let Capacity::Cluster(member) = &mut next.capacity else { return None };
+                let wanted = match draining {
+                    true => container_instance::Status::Draining,
+                    false => container_instance::Status::Active,
+                };
+                if member.status == wanted {
+                    return None;
+                }
+                member.status = wanted;
+                transaction.update(&next);
             }
         }
         (!transaction.is_empty()).then(|| transaction.into_commit())
@@ -128,8 +198,16 @@ impl Cluster {
         Some(batch)
     }
 
-    fn request(&self, count: u32) -> Request {
-        let definition = Arc::new(definition());
+    fn request(&self, kind: Kind, count: u32) -> Request {
+        let definition = Arc::new(definition(kind));
+        let network =
+            || Network { subnets: self.view.subnets.iter().cloned().collect(), security_groups: Vec::new() };
+        let zone = PlacementStrategy::Spread(SpreadField::Attribute(ZONE.to_owned()));
+        let (constraints, strategies) = match kind {
+            Kind::Fargate | Kind::AnyPort => (Vec::new(), Vec::new()),
+            Kind::OnePort => (Vec::new(), vec![PlacementStrategy::Random]),
+            Kind::Distinct => (vec![PlacementConstraint::DistinctInstance], vec![zone]),
+        };
         Request {
             scope: scope(),
             cluster: NAME.to_owned(),
@@ -137,18 +215,43 @@ impl Cluster {
             definition,
             count,
             overrides: Overrides::default(),
-            launch_type: LaunchType::Fargate,
-            network: Some(Network {
-                subnets: self.view.subnets.iter().cloned().collect(),
-                security_groups: Vec::new(),
-            }),
-            constraints: Vec::new(),
-            strategies: Vec::new(),
+            launch_type: if kind == Kind::Fargate { LaunchType::Fargate } else { LaunchType::Ec2 },
+            network: (kind == Kind::Fargate).then(network),
+            constraints,
+            strategies,
             instances: None,
-            group: "family:app".to_owned(),
+            group: format!("family:{}", kind.family()),
             started_by: None,
             tags: Tags::default(),
         }
+    }
+}
+
+/// Every other instance is one of the cluster, the rest are for Fargate.
+fn capacity(number: usize) -> Capacity {
+    if number.is_multiple_of(2) {
+        return Capacity::Fargate;
+    }
+    Capacity::Cluster(Membership {
+        scope: scope(),
+        cluster: NAME.to_owned(),
+        launch_type: LaunchType::Ec2,
+        ec2_instance_id: Some(format!("i-{number:017x}")),
+        status: container_instance::Status::Active,
+    })
+}
+
+fn hello(instance: ContainerInstanceId, resources: Resources) -> Hello {
+    Hello {
+        instance,
+        name: format!("instance-{instance}"),
+        resources,
+        cpu_architecture: CpuArchitecture::X86_64,
+        attributes: BTreeMap::new(),
+        ports: Ports::default(),
+        gpus: Vec::new(),
+        agent: AgentVersion::default(),
+        tags: Tags::default(),
     }
 }
 
@@ -159,8 +262,19 @@ pub fn task_of(key: &str) -> Option<TaskId> {
 }
 
 /// An essential container and one beside it.
-pub fn definition() -> TaskDefinition {
-    let container = |name: &str, essential| ContainerDefinition {
+fn definition(kind: Kind) -> TaskDefinition {
+    let host_port = match kind {
+        Kind::Fargate | Kind::Distinct => None,
+        Kind::AnyPort => Some(0),
+        Kind::OnePort => Some(8080),
+    };
+    let mapping = host_port.map(|port| PortMapping {
+        container_port: 80,
+        host_port: Some(port),
+        protocol: None,
+        name: None,
+    });
+    let container = |name: &str, essential: bool| ContainerDefinition {
         name: name.to_owned(),
         image: "app".to_owned(),
         cpu: 0,
@@ -173,7 +287,7 @@ pub fn definition() -> TaskDefinition {
         working_directory: None,
         user: None,
         readonly_root_filesystem: None,
-        port_mappings: Vec::new(),
+        port_mappings: mapping.clone().filter(|_| essential).into_iter().collect(),
         log: None,
         start_timeout: None,
         stop_timeout: None,
@@ -185,11 +299,11 @@ pub fn definition() -> TaskDefinition {
     };
     TaskDefinition {
         scope: scope(),
-        family: "app".to_owned(),
+        family: kind.family().to_owned(),
         revision: 1,
         status: task_definition::Status::Active,
         containers: vec![container("main", true), container("side", false)],
-        network_mode: Some(NetworkMode::Awsvpc),
+        network_mode: Some(if kind == Kind::Fargate { NetworkMode::Awsvpc } else { NetworkMode::Bridge }),
         requires_compatibilities: Vec::new(),
         cpu: Some(256),
         memory: Some(512),

@@ -3,11 +3,14 @@
 use crate::cluster::{NAME, scope};
 use longshore_engine::View;
 use longshore_model::change::Batch;
+use longshore_model::container_instance::Status;
 use longshore_model::record::{Record, decode};
-use longshore_model::task::{ContainerStatus, LastStatus, Task};
+use longshore_model::task::{ContainerStatus, DesiredStatus, LastStatus, LaunchType, Task};
+use longshore_model::task_definition::Protocol;
 use longshore_model::{ContainerInstanceId, TaskId};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
+use std::sync::Arc;
 
 /// A property that does not hold, and of what.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -24,6 +27,7 @@ fn ensure(holds: bool, violated: impl FnOnce() -> String) -> Checked {
 pub struct Properties {
     last: BTreeMap<TaskId, Task>,
     addresses: BTreeMap<Ipv4Addr, TaskId>,
+    ports: BTreeMap<(ContainerInstanceId, Protocol, u16), TaskId>,
     acknowledged: BTreeSet<TaskId>,
     running: BTreeMap<String, ContainerInstanceId>,
 }
@@ -47,24 +51,52 @@ impl Properties {
     }
 
     fn task_changed(&mut self, view: &View, task: &Task) -> Checked {
-        if let Some(before) = self.last.get(&task.id) {
-            never_backwards(before, task)?;
+        match self.last.get(&task.id) {
+            Some(before) => never_backwards(before, task)?,
+            None => placed_where_tasks_are_taken(view, task)?,
         }
         if task.last_status == LastStatus::Stopped {
             ensure(task.stop.is_some(), || format!("every stop has a reason: {}", task.id))?;
             ensure(task.times.stopped_at.is_some(), || format!("a stopped task says when: {}", task.id))?;
-            self.addresses.retain(|_, holder| *holder != task.id);
-        } else if let Some(network) = &task.network {
+            self.give_back(task);
+        } else {
+            self.hold(task)?;
+        }
+        let used = view.used_on(task.container_instance);
+        let record = view.container_instance(task.container_instance);
+        let fits = record.is_some_and(|record| record.resources.lacks(used).is_none());
+        ensure(fits, || format!("an instance above its resources: {used:?} on {}", task.container_instance))
+    }
+
+    fn hold(&mut self, task: &Task) -> Checked {
+        if let Some(network) = &task.network {
             let holder = *self.addresses.entry(network.address).or_insert(task.id);
             ensure(holder == task.id, || {
                 format!("two tasks on one address: {holder} and {} on {}", task.id, network.address)
             })?;
         }
-        let instance = task.container_instance;
-        let record = view.container_instances.iter().find(|record| record.id == instance);
-        let used = view.used_on(instance);
-        let fits = record.is_some_and(|record| record.resources.lacks(used).is_none());
-        ensure(fits, || format!("an instance above its resources: {used:?} on {instance}"))
+        for port in &task.host_ports {
+            let place = (task.container_instance, port.protocol, port.host_port);
+            let holder = *self.ports.entry(place).or_insert(task.id);
+            ensure(holder == task.id, || {
+                format!("two tasks at one port: {holder} and {} at {place:?}", task.id)
+            })?;
+        }
+        Ok(())
+    }
+
+    fn give_back(&mut self, task: &Task) {
+        if let Some(network) = &task.network
+            && self.addresses.get(&network.address) == Some(&task.id)
+        {
+            self.addresses.remove(&network.address);
+        }
+        for port in &task.host_ports {
+            let place = (task.container_instance, port.protocol, port.host_port);
+            if self.ports.get(&place) == Some(&task.id) {
+                self.ports.remove(&place);
+            }
+        }
     }
 
     pub fn created(&mut self, view: &View, instance: ContainerInstanceId, task: TaskId, id: &str) -> Checked {
@@ -105,9 +137,27 @@ impl Properties {
             })?;
         }
         let held = view.network_interfaces.iter().count();
-        let live = view.tasks.iter().filter(|task| task.holds_resources()).count();
+        let with_address = |task: &&Arc<Task>| task.holds_resources() && task.network.is_some();
+        let live = view.tasks.iter().filter(with_address).count();
         ensure(held == live, || format!("addresses leak: {held} are held by {live} tasks"))
     }
+}
+
+/// The commit of a placement relies on what its instance was, so that it still is.
+fn placed_where_tasks_are_taken(view: &View, task: &Task) -> Checked {
+    let instance = view.container_instance(task.container_instance).filter(|found| found.agent_connected);
+    let takes = instance.is_some_and(|found| {
+        found.membership().is_none_or(|member| member.status == Status::Active)
+            && found.membership().is_none() == (task.launch_type == LaunchType::Fargate)
+    });
+    ensure(takes, || {
+        format!("a task is placed where none is taken: {} on {}", task.id, task.container_instance)
+    })?;
+    let others = view.tasks_on(task.container_instance).filter(|other| {
+        other.group == task.group && other.id != task.id && other.desired_status == DesiredStatus::Running
+    });
+    let alone = task.group != "family:distinct" || others.count() == 0;
+    ensure(alone, || format!("distinctInstance is broken: {} on {}", task.id, task.container_instance))
 }
 
 fn never_backwards(before: &Task, after: &Task) -> Checked {
@@ -116,6 +166,9 @@ fn never_backwards(before: &Task, after: &Task) -> Checked {
             "a status goes backwards: {:?} after {:?} of {}",
             after.last_status, before.last_status, after.id
         )
+    })?;
+    ensure(after.container_instance == before.container_instance, || {
+        format!("a task is on two instances: {}", after.id)
     })?;
     ensure(before.last_status != LastStatus::Stopped, || format!("a stopped task changes: {}", after.id))?;
     ensure(before.stop.is_none() || before.stop == after.stop, || {

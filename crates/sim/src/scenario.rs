@@ -1,8 +1,8 @@
-//! One history: users run and stop tasks, containers end, agents die and return, machines restart, clocks jump, decisions
-//! race.
+//! One history: users run and stop tasks and drain instances, containers end, agents die and return, links are cut,
+//! machines restart, some for good as far as their tasks go, clocks jump, decisions race.
 
 use crate::agent::{Agent, Process, Wish};
-use crate::cluster::{Cluster, Operation, task_of};
+use crate::cluster::{Cluster, Kind, Operation, task_of};
 use crate::properties::{Properties, Violation};
 use crate::random::Random;
 use longshore_engine::assignment;
@@ -19,7 +19,7 @@ pub struct Scenario {
     pub instances: usize,
     /// Calls of users.
     pub calls: usize,
-    /// Agents that die, machines that restart and clocks that jump.
+    /// Agents that die, links that are cut, machines that restart, instances that drain and clocks that jump.
     pub faults: usize,
 }
 
@@ -88,6 +88,8 @@ struct World {
     by_instance: BTreeMap<ContainerInstanceId, usize>,
     /// Counts each agent's lives; what an earlier life began is forgotten with it.
     lives: Vec<u64>,
+    /// Counts each agent's links; what was sent over an earlier one is lost with it.
+    links: Vec<u64>,
     /// When the last message to each agent arrives: a link keeps their order.
     arrivals: Vec<u64>,
     properties: Properties,
@@ -119,6 +121,7 @@ impl World {
             agents: ids.iter().map(|id| Agent::new(*id)).collect(),
             by_instance: ids.iter().enumerate().map(|(number, id)| (*id, number)).collect(),
             lives: vec![0; ids.len()],
+            links: vec![0; ids.len()],
             arrivals: vec![0; ids.len()],
             properties: Properties::default(),
             report: Report { tasks: 0, commits: 0, conflicts: 0, steps: 0, trace: 0 },
@@ -191,7 +194,7 @@ impl World {
             Event::Commit(commit, operation) => return self.commit(*commit, operation),
             Event::Deliver { to, link, message } => {
                 let heard =
-                    self.agents.get_mut(to).filter(|agent| agent.linked && self.lives.get(to) == Some(&link));
+                    self.agents.get_mut(to).filter(|agent| agent.linked && self.links.get(to) == Some(&link));
                 let wishes = heard.map(|agent| agent.hear(message)).unwrap_or_default();
                 return self.grant(to, wishes);
             }
@@ -214,7 +217,10 @@ impl World {
         let stop = self.random.percent(40);
         let operation = match self.random.pick(&running) {
             Some(task) if stop => Operation::Stop { task: *task },
-            Some(_) | None => Operation::Run { count: self.random.between(1, 11) as u32 },
+            Some(_) | None => {
+                let kind = self.random.pick(&Kind::ALL).copied().unwrap_or(Kind::Fargate);
+                Operation::Run { kind, count: self.random.between(1, 11) as u32 }
+            }
         };
         self.after(0, 5, Event::Decide(operation));
     }
@@ -226,33 +232,53 @@ impl World {
             return;
         }
         let agent = self.random.between(0, self.agents.len() as u64) as usize;
-        let reboots = self.random.percent(30);
-        let Some(victim) = self.agents.get_mut(agent).filter(|victim| victim.alive) else { return };
-        if reboots {
-            victim.reboot();
-            let ids: Vec<String> = victim.runtime.keys().cloned().collect();
-            ids.iter().for_each(|id| self.properties.ended(id));
-        } else {
-            victim.die();
+        if self.random.percent(20) {
+            self.drain_for_a_while(agent);
+            return;
         }
-        let instance = self.agents.get(agent).map(|victim| victim.instance);
-        if let Some(instance) = instance {
-            self.after(10, 3_000, Event::Decide(Operation::Connected { instance, connected: false }));
+        let fate = self.random.between(0, 10);
+        let Some(victim) = self.agents.get_mut(agent).filter(|victim| victim.alive && victim.linked) else {
+            return;
+        };
+        let instance = victim.instance;
+        match fate {
+            0..3 => {
+                victim.reboot();
+                let ids: Vec<String> = victim.runtime.keys().cloned().collect();
+                ids.iter().for_each(|id| self.properties.ended(id));
+            }
+            3..6 => victim.linked = false,
+            _ => victim.die(),
         }
-        self.after(100, 20_000, Event::Return { agent });
+        self.after(10, 3_000, Event::Decide(Operation::Disconnected { instance }));
+        // Some are given up before they return.
+        let away = if self.random.percent(30) { 40_000 } else { 20_000 };
+        self.after(20_000, 30_000, Event::Decide(Operation::Lose { instance }));
+        self.after(100, away, Event::Return { agent });
+    }
+
+    fn drain_for_a_while(&mut self, agent: usize) {
+        let Some(instance) = self.agents.get(agent).map(|agent| agent.instance) else { return };
+        self.after(0, 5, Event::Decide(Operation::Drain { instance, draining: true }));
+        self.after(100, 20_000, Event::Decide(Operation::Drain { instance, draining: false }));
     }
 
     fn connect(&mut self, agent: usize) {
         let Some(returning) = self.agents.get_mut(agent) else { return };
         let instance = returning.instance;
-        if !returning.alive || !returning.linked {
-            if let Some(life) = self.lives.get_mut(agent) {
-                *life += 1;
-            }
-            returning.alive = true;
-            returning.linked = true;
+        if !returning.alive
+            && let Some(life) = self.lives.get_mut(agent)
+        {
+            *life += 1;
         }
-        self.after(0, 5, Event::Decide(Operation::Connected { instance, connected: true }));
+        if !returning.linked
+            && let Some(link) = self.links.get_mut(agent)
+        {
+            *link += 1;
+        }
+        returning.alive = true;
+        returning.linked = true;
+        self.after(0, 5, Event::Decide(Operation::Register { instance }));
         self.tell_everything(agent);
     }
 
@@ -264,7 +290,7 @@ impl World {
 
     /// Messages of one link arrive in their order.
     fn send(&mut self, to: usize, message: ToAgent) {
-        let link = self.lives.get(to).copied().unwrap_or_default();
+        let link = self.links.get(to).copied().unwrap_or_default();
         let delay = self.random.between(1, 40);
         let at = self.arrivals.get(to).copied().unwrap_or_default().max(self.now + delay);
         if let Some(arrival) = self.arrivals.get_mut(to) {
@@ -315,9 +341,10 @@ impl World {
                     }
                 }
                 // A report of a broken link is lost with it; of a whole one it takes its time.
-                Wish::Report(observation) => {
-                    self.after(1, 30, Event::Decide(Operation::Observe(Box::new(observation))))
+                Wish::Report(observation) if self.agents.get(by).is_some_and(|agent| agent.linked) => {
+                    self.after(1, 30, Event::Decide(Operation::Observe(Box::new(observation))));
                 }
+                Wish::Report(_) => {}
             }
         }
         Ok(())
