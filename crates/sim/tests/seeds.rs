@@ -13,7 +13,7 @@ fn number(variable: &str) -> Option<u64> {
 fn small_clusters_of_many_seeds() {
     let seeds = match number("SIM_SEED") {
         Some(seed) => seed..seed + 1,
-        None => 0..number("SIM_SEEDS").unwrap_or(300),
+        None => 0..number("SIM_SEEDS").unwrap_or(200),
     };
     let (mut tasks, mut conflicts) = (0, 0);
     for seed in seeds.clone() {

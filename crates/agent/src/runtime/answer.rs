@@ -40,6 +40,12 @@ pub(super) fn has_ended(answer: &Answer) -> bool {
     answer.code() == Code::NotFound || answer.message().contains("process already finished")
 }
 
+/// The shim could not mount the container's files because they are not where the snapshotter said.
+pub(super) fn is_snapshot_gone(answer: &Answer) -> bool {
+    let message = answer.message();
+    message.contains("failed to mount rootfs component") && message.contains("no such file or directory")
+}
+
 /// A containerd that was killed while it made the task left its directory.
 pub(super) fn is_bundle_there(answer: &Answer) -> bool {
     answer.message().contains("mkdir ") && answer.message().ends_with(": file exists")
@@ -56,6 +62,9 @@ mod tests {
         assert!(matches!(read(command), CreateError::Command(message) if message == command));
         assert!(matches!(read("mkdir /x: no space left on device"), CreateError::DiskFull));
         assert!(matches!(read("boom"), CreateError::Runtime(Error::Failed { .. })));
+        let lost = "failed to create shim task: failed to mount rootfs component &{overlay [upperdir=/s/3/fs]}: no such file \
+                    or directory: unknown";
+        assert!(is_snapshot_gone(&Answer::unknown(lost)) && !is_snapshot_gone(&Answer::unknown(command)));
         let gone = create_error("create", &Answer::unavailable("transport"));
         assert!(matches!(gone, CreateError::Runtime(Error::Unavailable { .. })));
         assert!(matches!(start_error("a", &Answer::not_found("a")), StartError::Runtime(Error::NotFound(_))));

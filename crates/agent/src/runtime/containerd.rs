@@ -31,7 +31,7 @@ use tokio::{sync::broadcast, task::JoinHandle};
 use super::{
     ContainerSpec, ContainerState, CreateError, Created, Error, Event, ExecEnd, ExecSpec, Runtime, Signal,
     StartError, Started, Status,
-    answer::{create_error, has_ended, is_bundle_there, start_error},
+    answer::{create_error, has_ended, is_bundle_there, is_snapshot_gone, start_error},
     client::{Client, failed, unless_missing, unless_present},
     clock,
     exec::Execs,
@@ -160,8 +160,9 @@ impl Runtime for ContainerdRuntime {
     async fn create(&self, spec: &ContainerSpec) -> Result<Created, CreateError> {
         let _creating = Creating::begin(&self.creating, &spec.id)?;
         let created = match self.try_create(spec).await {
-            Err(Attempt::Occupied) => {
+            Err(Attempt::Occupied | Attempt::SnapshotGone(_)) => {
                 // A killed process of ours left it half made, or the caller did not delete it: an id means one container.
+                // Or a containerd that was killed and collects its garbage took the new snapshot for that of its past.
                 self.remove(&spec.id).await?;
                 self.try_create(spec).await
             }
@@ -266,6 +267,8 @@ impl Runtime for ContainerdRuntime {
 enum Attempt {
     /// Something has the id already.
     Occupied,
+    /// The files of the new snapshot are not there, in containerd's words.
+    SnapshotGone(String),
     Failed(CreateError),
 }
 
@@ -279,6 +282,7 @@ impl From<Attempt> for CreateError {
     fn from(attempt: Attempt) -> Self {
         match attempt {
             Attempt::Failed(error) => error,
+            Attempt::SnapshotGone(message) => Error::Failed { attempted: "create a task", message }.into(),
             Attempt::Occupied => {
                 Error::Failed { attempted: "create a container", message: "its id stays in use".into() }
                     .into()
@@ -367,6 +371,7 @@ impl ContainerdRuntime {
             Err(answer) if answer.code() == Code::AlreadyExists || is_bundle_there(&answer) => {
                 Err(Attempt::Occupied)
             }
+            Err(answer) if is_snapshot_gone(&answer) => Err(Attempt::SnapshotGone(answer.message().into())),
             Err(answer) => Err(create_error("create a task", &answer).into()),
         }
     }
