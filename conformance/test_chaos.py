@@ -315,8 +315,9 @@ def shim_sockets(of, containers):
 
 def task_files(of):
     """What belongs to single tasks in the data directory, which nobody asks for once they are gone."""
-    folders = ["instances/*/tasks/*", "containerd/root/io.containerd.runtime.v2.task/*/*"]
-    return [str(path) for folder in folders for path in of.data_dir.glob(folder)]
+    containers = of.data_dir / "containerd" / "root" / "io.containerd.runtime.v2.task"
+    found = [*of.data_dir.glob("instances/*/tasks/*"), *containers.glob("*/*")]
+    return [str(path) for path in found]
 
 
 MIB = 1 << 20

@@ -5,12 +5,12 @@
 //! nothing (it was frozen, or does not reach the store) and judges nobody; what it saw before counts no more afterwards.
 
 use crate::view::View;
+use core::time::Duration;
 use longshore_model::ContainerInstanceId;
 use longshore_model::container_instance::ContainerInstance;
 use longshore_model::control_plane::ControlPlaneId;
 use longshore_model::task::{Stop, StopCode};
 use std::collections::BTreeMap;
-use std::time::Duration;
 
 use crate::lifecycle::INSTANCE_LOST;
 

@@ -52,8 +52,8 @@ pub struct Options {
     pub limits: Limits,
     /// How long a line may wait for others to share its batch.
     pub linger: Duration,
-    /// A file of an ended container that did not grow for so long has its last line. containerd reports the exit
-    /// before the last line is written.
+    /// A file of an ended container that did not grow for so long has its last line. Its container was deleted by then,
+    /// for which containerd waits until all output is written.
     pub quiet: Duration,
     /// A batch that is not acknowledged after so long is sent again: it may have been lost with a link.
     pub resend: Duration,
@@ -66,7 +66,7 @@ impl Default for Options {
         Self {
             limits: Limits::default(),
             linger: Duration::from_millis(50),
-            quiet: Duration::from_millis(200),
+            quiet: Duration::from_millis(10),
             resend: Duration::from_secs(30),
             free_bytes: 256 << 10,
         }
