@@ -15,6 +15,10 @@ from .waiting import until
 
 PROC = pathlib.Path("/proc")
 CGROUP = pathlib.Path("/sys/fs/cgroup")
+# What the links and namespaces of tests' own networks are called, and their addresses: those for benchmarks of network
+# devices (RFC 2544), which nobody routes.
+LAN_PREFIX = "lsb"
+LAN_BLOCK = ipaddress.ip_network("198.18.0.0/15")
 
 
 class Process:
@@ -182,6 +186,9 @@ class Marks:
     def __init__(self, servers):
         self.texts = [mark for each in servers for mark in (each.data_dir, server_id(each.data_dir))]
         self.networks = [ipaddress.ip_network(each.vpc_cidr) for each in servers if each.vpc_cidr]
+        # The networks between machines are the tests' own; those that make them remove them.
+        self.texts.append(LAN_PREFIX)
+        self.networks.append(LAN_BLOCK)
 
     def mark(self, text):
         return any(mark in text for mark in self.texts) or any(self._inside(word) for word in text.split())
@@ -214,8 +221,14 @@ def foreign_servers(own):
                 cidr = re.search(r"--vpc-cidr (\d\S+/\d+)", words)
                 if directory:
                     path = directory[1].removesuffix("/containerd/config.toml")
-                    found.add(Foreign(path, cidr[1] if cidr else None))
+                    found.add(Foreign(path, cidr[1] if cidr else joined_vpc(path)))
     return {each for each in found if each.data_dir not in own}
+
+
+def joined_vpc(data_dir):
+    """The range that an agent heard of when it joined."""
+    with contextlib.suppress(OSError, ValueError, KeyError):
+        return json.loads((pathlib.Path(data_dir) / "agent.json").read_text())["vpc_cidr"]
 
 
 def command_line(entry):

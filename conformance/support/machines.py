@@ -1,7 +1,6 @@
 """Many machines on this one: control planes, and agents in network namespaces that one bridge joins."""
 
 import contextlib
-import ipaddress
 import json
 import os
 import random
@@ -13,7 +12,7 @@ import tempfile
 import threading
 import uuid
 
-from .host import run
+from .host import LAN_BLOCK, LAN_PREFIX, run
 from .server import Failed, Server, clean_environment, free_port, live
 from .waiting import until
 
@@ -22,9 +21,8 @@ class Lan:
     """A bridge, and a network namespace for each machine on it."""
 
     def __init__(self):
-        self.name = f"lsb{uuid.uuid4().hex[:6]}"
-        # Addresses for benchmarks of network devices (RFC 2544): nobody routes them.
-        self.block = ipaddress.ip_network(f"198.{random.choice((18, 19))}.{random.randrange(256)}.0/24")
+        self.name = f"{LAN_PREFIX}{uuid.uuid4().hex[:6]}"
+        self.block = random.choice(list(LAN_BLOCK.subnets(new_prefix=24)))
         self.machines = []
         run("ip", "link", "add", self.name, "type", "bridge")
         run("ip", "address", "add", f"{self.address}/24", "dev", self.name)
