@@ -35,6 +35,8 @@ pub struct Bridge {
     pub block: Cidr,
     /// The instance's own address towards its tasks.
     pub source: Ipv4Addr,
+    /// Held from reading what is published until it is changed.
+    changing: tokio::sync::Mutex<()>,
 }
 
 impl Bridge {
@@ -51,6 +53,7 @@ impl Bridge {
             namespace: instance.map(|(path, _)| path.to_owned()),
             block,
             source: instance.map_or(gateway, |(_, address)| address),
+            changing: tokio::sync::Mutex::default(),
         };
         bridge.nft("load the rules of the private network", &bridge.rules()).await?;
         Ok(bridge)
@@ -66,8 +69,10 @@ impl Bridge {
         Some(Eni { address, subnet: self.block, mac: MacAddress::of(address) })
     }
 
-    /// Makes the ports lead to the task.
+    /// Makes the ports lead to the task. One that still leads elsewhere is taken over: control gives a port away
+    /// once its task is STOPPED, and for a task whose instance was away that is before its network is removed.
     pub async fn publish(&self, ports: &[HostPort], address: Ipv4Addr) -> Result<(), Error> {
+        let _alone = self.changing.lock().await;
         let present = self.published().await?;
         let leads = |port: &HostPort| Published {
             protocol: port.protocol,
@@ -77,31 +82,44 @@ impl Bridge {
         };
         let missing: Vec<Published> =
             ports.iter().map(leads).filter(|port| !present.contains(port)).collect();
+        let same = |a: &Published, b: &Published| (a.protocol, a.host_port) == (b.protocol, b.host_port);
+        let (before, new): (Vec<_>, Vec<_>) =
+            missing.iter().partition(|port| present.iter().any(|other| same(other, port)));
         if self.namespace.is_none() {
-            missing.iter().try_for_each(check_free)?;
+            new.into_iter().try_for_each(check_free)?;
         }
-        self.change("publish ports", "add", &missing).await
+        let taken_over: Vec<Published> =
+            present.iter().filter(|port| before.iter().any(|other| same(other, port))).copied().collect();
+        // In one transaction: at no time does the port lead nowhere.
+        let script = self.lines("delete", &taken_over) + &self.lines("add", &missing);
+        self.change("publish ports", &script).await
     }
 
     /// Ends what leads to the address.
     pub async fn withdraw(&self, address: Ipv4Addr) -> Result<(), Error> {
+        let _alone = self.changing.lock().await;
         let present = self.published().await?;
         let to_it: Vec<Published> = present.into_iter().filter(|port| port.address == address).collect();
-        self.change("withdraw ports", "delete", &to_it).await
+        self.change("withdraw ports", &self.lines("delete", &to_it)).await
     }
 
     /// Ends what leads to addresses that no task has.
     pub async fn keep_only(&self, addresses: &BTreeSet<Ipv4Addr>) -> Result<(), Error> {
+        let _alone = self.changing.lock().await;
         let present = self.published().await?;
         let stale: Vec<Published> =
             present.into_iter().filter(|port| !addresses.contains(&port.address)).collect();
-        self.change("withdraw ports", "delete", &stale).await
+        self.change("withdraw ports", &self.lines("delete", &stale)).await
     }
 
-    async fn change(&self, attempt: &'static str, verb: &str, ports: &[Published]) -> Result<(), Error> {
-        if ports.is_empty() {
-            return Ok(());
+    async fn change(&self, attempt: &'static str, script: &str) -> Result<(), Error> {
+        match script {
+            "" => Ok(()),
+            script => self.nft(attempt, script).await.map(drop),
         }
+    }
+
+    fn lines(&self, verb: &str, ports: &[Published]) -> String {
         let line = |port: &Published| {
             let Published { protocol, host_port, address, container_port } = port;
             let map = map_of(*protocol);
@@ -110,7 +128,7 @@ impl Bridge {
                 self.table
             )
         };
-        self.nft(attempt, &ports.iter().map(line).collect::<String>()).await.map(drop)
+        ports.iter().map(line).collect()
     }
 
     async fn published(&self) -> Result<Vec<Published>, Error> {
@@ -227,6 +245,7 @@ mod tests {
             namespace: None,
             block,
             source: block.nth(1).unwrap(),
+            changing: tokio::sync::Mutex::default(),
         }
     }
 
