@@ -432,7 +432,7 @@ fn down_leaves_nothing() {
                 let eni = eni(&format!("172.31.16.{}", n + 4));
                 let at = attach(&network, "a", &eni).await;
                 network.isolated("b").await.unwrap();
-                network.bridge("c", &[port(9001)]).await.unwrap();
+                network.bridge("c", &[tcp(9001, PORT)]).await.unwrap();
                 at.serve(PORT);
                 assert_eq!(At::Machine.reaches(eni.address, PORT), Ipv4Addr::new(172, 31, 16, 1));
             }
@@ -528,74 +528,28 @@ fn internet(directory: &Path) -> At {
     internet
 }
 
-fn port(host_port: u16) -> HostPort {
-    HostPort { container: "c".to_owned(), container_port: PORT, host_port, protocol: Protocol::Tcp }
-}
-
 #[test]
-fn a_port_of_the_machine_leads_into_a_task_until_it_is_gone() {
-    on_a_machine("a_port_of_the_machine_leads_into_a_task_until_it_is_gone", async |directory| {
-        let outside = internet(&directory);
+fn bridge_tasks_are_reached_by_their_ports_alone() {
+    on_a_machine("bridge_tasks_are_reached_by_their_ports_alone", async |directory| {
         let network = Network::open(config(&directory, "a", Instance::Host)).await.unwrap();
-        let a = At::namespace(&network.bridge("a", &[port(9001)]).await.unwrap().path);
-        let b = At::namespace(&network.bridge("b", &[port(9002)]).await.unwrap().path);
+        let a = At::namespace(&network.bridge("a", &[tcp(9001, PORT)]).await.unwrap().path);
+        let b = At::namespace(&network.bridge("b", &[]).await.unwrap().path);
         let vpc = attach(&network, "vpc", &eni("172.31.0.5")).await;
-        for at in [&a, &b, &outside] {
-            at.serve(PORT);
-        }
-        let loopback = Ipv4Addr::LOCALHOST;
-        outside.reaches(MACHINE, 9001);
-        At::Machine.reaches(loopback, 9001);
-        At::Machine.reaches(MACHINE, 9002);
-        b.reaches(MACHINE, 9001);
-        a.reaches(MACHINE, 9001);
-        vpc.reaches(MACHINE, 9002);
-        assert_eq!(a.reaches(OUTSIDE, PORT), MACHINE, "outside, and masqueraded");
-        assert!(outside.connect(MACHINE, 9003).is_err(), "a port that nobody published");
-        assert!(a.connect(loopback, 9001).is_err(), "a task has its own loopback");
+        a.serve(PORT);
+        let private =
+            network.list().await.into_iter().find(|task| task.task == "a").unwrap().address.unwrap();
+        vpc.reaches(ROUTER, 9001);
+        b.reaches(private, PORT);
+        At::Machine.reaches(private, PORT);
+        assert!(
+            vpc.connect(private, PORT).is_err(),
+            "a task of the VPC, by an address that is none of its own"
+        );
         let taken = std::net::TcpListener::bind((Ipv4Addr::UNSPECIFIED, 9004)).unwrap();
-        let refused = network.bridge("c", &[port(9004)]).await.unwrap_err();
+        let refused = network.bridge("c", &[tcp(9004, PORT)]).await.unwrap_err();
         assert_eq!(refused.to_string(), "Bind for 0.0.0.0:9004 failed: port is already allocated");
         drop(taken);
-
-        drop(network);
-        let network = Network::open(config(&directory, "a", Instance::Host)).await.unwrap();
-        outside.reaches(MACHINE, 9001);
-        let again = network.bridge("a", &[port(9001)]).await.unwrap();
-        assert_eq!(inode(&again.path), inode(&network.bridge("a", &[port(9001)]).await.unwrap().path));
-        outside.reaches(MACHINE, 9001);
-        network.detach("a").await.unwrap();
-        assert!(outside.connect(MACHINE, 9001).is_err(), "its task is gone");
-        outside.reaches(MACHINE, 9002);
-        for round in 0..20 {
-            let task = format!("round-{round}");
-            let at = At::namespace(&network.bridge(&task, &[port(9001)]).await.unwrap().path);
-            at.serve(PORT);
-            outside.reaches(MACHINE, 9001);
-            network.detach(&task).await.unwrap();
-        }
-    });
-}
-
-#[test]
-fn instances_have_their_own_ports() {
-    on_a_machine("instances_have_their_own_ports", async |directory| {
-        let open = |n| Network::open(config(&directory, "a", Instance::Namespaced(n)));
-        let (first, second) = tokio::join!(open(0), open(1));
-        let (first, second) = (first.unwrap(), second.unwrap());
-        let a = At::namespace(&first.bridge("a", &[port(9001)]).await.unwrap().path);
-        let b = At::namespace(&second.bridge("b", &[port(9001)]).await.unwrap().path);
-        a.serve(PORT);
-        b.serve(PORT);
-        let addresses = [&first, &second].map(|network| network.instance_address().unwrap());
-        for address in addresses {
-            At::Machine.reaches(address, 9001);
-            a.reaches(address, 9001);
-            b.reaches(address, 9001);
-        }
-        first.detach("a").await.unwrap();
-        assert!(At::Machine.connect(addresses[0], 9001).is_err());
-        At::Machine.reaches(addresses[1], 9001);
+        network.bridge("c", &[tcp(9004, PORT)]).await.unwrap();
     });
 }
 

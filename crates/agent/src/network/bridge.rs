@@ -158,17 +158,22 @@ table inet {table} {{
   map tcp_ports {{ type inet_service : ipv4_addr . inet_service; }}
   map udp_ports {{ type inet_service : ipv4_addr . inet_service; }}
   chain raw {{ type filter hook prerouting priority raw; policy accept; }}
+  chain forward {{ type filter hook forward priority filter; policy accept; }}
   chain prerouting {{ type nat hook prerouting priority dstnat; policy accept; }}
   chain output {{ type nat hook output priority -100; policy accept; }}
   chain postrouting {{ type nat hook postrouting priority srcnat; policy accept; }}
 }}
 flush chain inet {table} raw
+flush chain inet {table} forward
 flush chain inet {table} prerouting
 flush chain inet {table} output
 flush chain inet {table} postrouting
 table inet {table} {{
   chain raw {{
     iifname "{links}" ip daddr 127.0.0.0/8 drop comment "no task reaches the loopback of its instance"
+  }}
+  chain forward {{
+    ip daddr {block} ip saddr != {block} ct state new ct status ! dnat drop comment "others come by ports alone"
   }}
   chain prerouting {{
     {lead}

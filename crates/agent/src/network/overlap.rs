@@ -102,7 +102,10 @@ impl Machine {
             Cidr::new(LINKS.0, LINKS.1).into_iter().flat_map(|all| all.split(LINKS_OF_SERVER)).collect();
         let start = server.spread() as usize % blocks.len().max(1);
         let mut candidates = blocks.iter().cycle().skip(start).take(blocks.len());
-        candidates.find(|block| self.taken(**block).is_none()).copied().ok_or(Error::NoFreeLinks)
+        let free = |block: &&Cidr| {
+            self.taken(**block).is_none() && self.own.private.is_none_or(|own| !overlap(own, **block))
+        };
+        candidates.find(free).copied().ok_or(Error::NoFreeLinks)
     }
 
     /// The block for the tasks in the network mode bridge: the one this server has, else the first free one.
