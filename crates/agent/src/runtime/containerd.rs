@@ -34,6 +34,7 @@ use super::{
     answer::{create_error, has_ended, is_bundle_there, is_snapshot_gone, start_error},
     client::{Client, failed, unless_missing, unless_present},
     clock,
+    creating::Creating,
     exec::Execs,
     output,
     remains::Places,
@@ -546,34 +547,6 @@ impl ContainerdRuntime {
 
     fn started_file(&self, id: &str) -> PathBuf {
         self.state_dir.join(format!("{id}.started"))
-    }
-}
-
-/// Marks an id as under way until it is dropped.
-struct Creating<'a> {
-    all: &'a Mutex<BTreeSet<String>>,
-    id: String,
-}
-
-impl<'a> Creating<'a> {
-    fn begin(all: &'a Mutex<BTreeSet<String>>, id: &str) -> Result<Self, CreateError> {
-        // Ids become file names and snapshot keys.
-        let fits = id.bytes().next().is_some_and(|b| b.is_ascii_alphanumeric())
-            && id.len() <= 76
-            && id.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_.".contains(&b));
-        if !fits {
-            return Err(CreateError::Invalid(format!("`{id}` cannot be the id of a container")));
-        }
-        if !lock(all).insert(id.to_owned()) {
-            return Err(CreateError::Invalid(format!("`{id}` is being created already")));
-        }
-        Ok(Self { all, id: id.to_owned() })
-    }
-}
-
-impl Drop for Creating<'_> {
-    fn drop(&mut self) {
-        lock(self.all).remove(&self.id);
     }
 }
 

@@ -6,6 +6,7 @@ mod answer;
 pub(crate) mod client;
 mod clock;
 mod containerd;
+mod creating;
 mod exec;
 pub(crate) mod output;
 mod processes;
