@@ -19,8 +19,10 @@ pub const DEAD_AFTER: Duration = Duration::from_millis(2500);
 /// An observer that has not seen its own beat change for so long may be behind, and judges nobody. A beat is about a second
 /// old when sight is lost, so that no other grows too old before it is.
 const BLIND_AFTER: Duration = Duration::from_millis(1500);
-/// Between two looks of an observer that was not frozen.
-const LONGEST_GAP: Duration = Duration::from_secs(5);
+/// Between two looks of an observer that was not frozen; with others about it looks more often. After a longer one it cannot
+/// tell what it sees for the first time from what is new, its own beat among that.
+const LONGEST_GAP: Duration = Duration::from_secs(1);
+const LONGEST_GAP_ALONE: Duration = Duration::from_secs(5);
 /// After so long the record of a dead control plane is of no use to anybody.
 const FORGOTTEN_AFTER: Duration = Duration::from_secs(60);
 
@@ -122,7 +124,8 @@ impl Watch {
             self.blind = true;
             return Some(silent >= DEAD_AFTER);
         }
-        if std::mem::take(&mut self.blind) || gap >= LONGEST_GAP {
+        let longest = if observer.shared { LONGEST_GAP } else { LONGEST_GAP_ALONE };
+        if std::mem::take(&mut self.blind) || gap >= longest {
             self.beats.values_mut().for_each(|(_, since)| *since = at);
             self.away.clear();
         }
@@ -262,6 +265,28 @@ mod tests {
             "follows",
         ];
         check(true, &steps, false, 19..90, &expected);
+    }
+
+    #[test]
+    fn who_was_frozen_judges_nobody_by_what_it_missed() {
+        let observer = Observer { own: OWN, shared: true, lost_after: Duration::from_secs(60) };
+        // Frozen at any time, for any time, and looking before it has caught up.
+        for (start, length) in (30..50).flat_map(|start| (0..60).map(move |length| (start, length))) {
+            let mut view = testing::view(&[]);
+            put(&mut view, &connected(Some(OTHER)));
+            beat(0)(&mut view);
+            let mut watch = Watch::default();
+            for tenth in (0..150).filter(|tenth| !(start..start + length).contains(tenth)) {
+                if tenth % 3 == 0 || tenth == start + length {
+                    let found = watch.look(&view, observer, |_| false, Duration::from_millis(tenth * 100));
+                    assert_eq!(found.disconnected, [], "at {tenth}, frozen from {start} for {length}");
+                }
+                beat((tenth + 4) / 9)(&mut view);
+                if tenth % 9 == 0 || tenth == start + length {
+                    put(&mut view, &ControlPlane { id: OWN, beat: tenth });
+                }
+            }
+        }
     }
 
     #[test]
