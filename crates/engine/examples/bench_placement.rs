@@ -26,6 +26,8 @@ const SIZES: [usize; 3] = [100, 1_000, 10_000];
 const SERVICE: usize = 1_000;
 /// The most placements that a figure is of; on few instances there is room for fewer.
 const SAMPLES: usize = 2_000;
+/// How long a figure is measured at most.
+const MEASURED: Duration = Duration::from_secs(5);
 /// As many tasks as an instance has room for; from 72 to all of them are there, a hundred on average.
 const ROOM: u64 = 128;
 const SIZE: Resources = Resources { cpu: 128, memory: 512 };
@@ -136,6 +138,7 @@ fn measure(view: &View, instances: usize, case: &Case, ids: &mut Numbers) -> Res
     let definition = Arc::new(definition());
     let mut took = Vec::new();
     let mut cpu = Duration::ZERO;
+    let start = now();
     let samples = SAMPLES.min(instances * 5);
     for sample in 0..samples {
         let request = Request {
@@ -155,6 +158,9 @@ fn measure(view: &View, instances: usize, case: &Case, ids: &mut Numbers) -> Res
             return Err(format!("{}: no place for a task: {:?}", case.what, placed.failures.first()).into());
         }
         take_in(&mut view, transaction)?;
+        if start.elapsed() > MEASURED {
+            break;
+        }
     }
     took.sort();
     let at = |percent: usize| took.get((took.len() * percent / 100).min(took.len() - 1)).copied();
@@ -163,7 +169,7 @@ fn measure(view: &View, instances: usize, case: &Case, ids: &mut Numbers) -> Res
         instances,
         median: at(50).unwrap_or_default(),
         p99: at(99).unwrap_or_default(),
-        cpu: cpu / samples as u32,
+        cpu: cpu / took.len() as u32,
     })
 }
 

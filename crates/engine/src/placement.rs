@@ -74,7 +74,7 @@ const NAMED_AT_MOST: usize = 100;
 
 pub fn place(view: &View, request: &Request, now: Timestamp, ids: &mut dyn IdSource) -> Placement {
     let rules = Rules::of(request);
-    // Each task is held in a copy, which costs nothing, so that the next one finds what is left.
+    // Each task but the last is held in a copy, so that the next one finds what is left.
     let mut view = view.clone();
     let mut placement = Placement::default();
     let mut unplaced = 0;
@@ -83,7 +83,9 @@ pub fn place(view: &View, request: &Request, now: Timestamp, ids: &mut dyn IdSou
         match take(&view, request, &rules, named, ids) {
             Ok(spot) => {
                 let (task, network_interface) = new_task(request, spot, now, ids);
-                view.hold(&task, network_interface.as_ref());
+                if number + 1 < request.count {
+                    view.hold(&task, network_interface.as_ref());
+                }
                 placement.tasks.push((task, network_interface));
             }
             Err(reason) if named.is_some() => placement.failures.push(Failure { on: named, reason }),
