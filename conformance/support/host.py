@@ -142,7 +142,7 @@ def find_process(marker):
 def leftovers(foreign):
     """Everything on the machine that a server could leave behind, as lists by kind, without what the servers in
     `foreign` (a set of `Foreign`) have there."""
-    theirs = Marks(foreign)
+    theirs = Marks(foreign).with_lans()
     return {kind: sorted(each for each in found if not theirs.mark(each)) for kind, found in traces(theirs).items()}
 
 
@@ -186,9 +186,12 @@ class Marks:
     def __init__(self, servers):
         self.texts = [mark for each in servers for mark in (each.data_dir, server_id(each.data_dir))]
         self.networks = [ipaddress.ip_network(each.vpc_cidr) for each in servers if each.vpc_cidr]
-        # The networks between machines are the tests' own; those that make them remove them.
+
+    def with_lans(self):
+        """The networks between machines too: they are the tests' own, and those that make them remove them."""
         self.texts.append(LAN_PREFIX)
         self.networks.append(LAN_BLOCK)
+        return self
 
     def mark(self, text):
         return any(mark in text for mark in self.texts) or any(self._inside(word) for word in text.split())
