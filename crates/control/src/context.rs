@@ -25,6 +25,8 @@ pub struct Config {
     pub shared_store: bool,
     /// How long an instance may be away before its tasks are given up.
     pub instance_lost_after: Duration,
+    /// How long a task without health checks has to run to count as healthy for its service.
+    pub task_healthy_after: Duration,
 }
 
 pub struct Context {

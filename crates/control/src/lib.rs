@@ -12,6 +12,7 @@ pub mod housekeeping;
 pub mod liveness;
 pub mod log_store;
 pub mod logs;
+pub mod reconcile;
 pub mod refuse;
 pub mod sts;
 

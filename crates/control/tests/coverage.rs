@@ -35,6 +35,7 @@ async fn refused(services: &Services) -> Refused {
         keep_stopped_tasks: 0,
         shared_store: false,
         instance_lost_after: std::time::Duration::MAX,
+        task_healthy_after: std::time::Duration::ZERO,
     };
     let context = Arc::new(Context::new(Arc::new(store), log_store, config));
     let scope = Scope::new("123456789012", "us-east-1");

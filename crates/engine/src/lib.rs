@@ -11,6 +11,7 @@ pub mod placement;
 pub mod query;
 pub mod registration;
 pub mod retention;
+pub mod service;
 #[cfg(test)]
 mod testing;
 pub mod view;

@@ -111,6 +111,30 @@ pub fn explain(view: &View, request: &Request) -> Vec<(Arc<ContainerInstance>, V
     candidates(view, request).map(of).collect()
 }
 
+/// The instances of the cluster that such tasks may be on, also those without room for one now.
+pub fn eligible(view: &View, request: &Request) -> BTreeSet<ContainerInstanceId> {
+    let rules = Rules::of(request);
+    let passes = |reason: Reason| match reason {
+        Reason::Agent
+        | Reason::Cpu
+        | Reason::Memory
+        | Reason::Ports
+        | Reason::NetworkInterface
+        | Reason::DistinctInstance => true,
+        Reason::Missing
+        | Reason::Inactive
+        | Reason::Draining
+        | Reason::Attribute
+        | Reason::Location
+        | Reason::MemberOf => false,
+    };
+    let fits = |instance: &&Arc<ContainerInstance>| {
+        let active = instance.membership().is_none_or(|member| member.status == Status::Active);
+        active && rules.refusals(view, request, instance).all(passes)
+    };
+    candidates(view, request).filter(fits).map(|instance| instance.id).collect()
+}
+
 /// As AWS answers: each instance with what kept it from taking a task.
 fn failures_by_instance(view: &View, request: &Request, rules: &Rules) -> Vec<Failure> {
     let refused = candidates(view, request).filter_map(|instance| {

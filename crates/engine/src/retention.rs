@@ -3,6 +3,7 @@
 use crate::admission;
 use crate::view::View;
 use longshore_model::change::Key;
+use longshore_model::service::{self, Service};
 use longshore_model::task_definition::{Status, TaskDefinition};
 use longshore_model::{Record, Timestamp};
 
@@ -18,7 +19,19 @@ pub fn to_forget(view: &View, now: Timestamp, keep_millis: i64, limit: usize) ->
     let unused = deleting.filter(|definition| !is_used(view, definition)).map(|definition| definition.key());
     let joins =
         view.join_tokens.iter().filter(|token| admission::is_old(token, now)).map(|token| token.key());
-    tasks.chain(tokens).chain(joins).chain(unused).take(limit).collect()
+    let services = view.services.iter().filter(|service| is_over(service, now, keep_millis));
+    let services = services.flat_map(|service| {
+        view.events_of(service).map(|event| event.key()).chain([service.key()]).collect::<Vec<_>>()
+    });
+    let protections = view.task_protections.iter().filter(|protection| protection.until <= now);
+    let protections = protections.map(|protection| protection.key());
+    tasks.chain(tokens).chain(joins).chain(unused).chain(services).chain(protections).take(limit).collect()
+}
+
+/// A deleted service that was described for long enough.
+fn is_over(service: &Service, now: Timestamp, keep_millis: i64) -> bool {
+    service.status == service::Status::Inactive
+        && service.deleted_at.is_none_or(|at| at < now.plus_millis(-keep_millis))
 }
 
 fn is_used(view: &View, definition: &TaskDefinition) -> bool {
@@ -27,5 +40,11 @@ fn is_used(view: &View, definition: &TaskDefinition) -> bool {
             && task.family == definition.family
             && task.revision == definition.revision
     };
-    view.tasks.iter().any(|task| of_definition(task))
+    let of_service = |service: &Service| {
+        let deployed = service.deployments.iter().chain(service.last_completed.as_deref());
+        service.scope == definition.scope
+            && service.status != service::Status::Inactive
+            && deployed.into_iter().any(|d| d.family == definition.family && d.revision == definition.revision)
+    };
+    view.tasks.iter().any(|task| of_definition(task)) || view.services.iter().any(|service| of_service(service))
 }

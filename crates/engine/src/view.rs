@@ -3,8 +3,10 @@
 //! Invariant: the indexes hold exactly what the tables say, kept as changes arrive; cloning is O(1).
 
 mod capacity;
+mod services;
 
 pub use capacity::{Capacity, Group, Orders, Pool, Zone};
+pub use services::{DeploymentTasks, Services};
 
 use imbl::{OrdMap, OrdSet};
 use longshore_model::change::{Change, Key, Undecodable};
@@ -15,6 +17,7 @@ use longshore_model::event::Event;
 use longshore_model::join::{Administrator, Admission, Authority, JoinToken};
 use longshore_model::log_group::LogGroup;
 use longshore_model::record::{Record, decode};
+use longshore_model::service::{Service, ServiceEvent, TaskProtection};
 use longshore_model::task::{ClientToken, LastStatus, LaunchType, Task};
 use longshore_model::task_definition::{Family, TaskDefinition};
 use longshore_model::vpc::{NetworkInterface, OpenedRegion, SecurityGroup, Subnet, Vpc};
@@ -28,6 +31,9 @@ pub struct View {
     pub task_definitions: Table<TaskDefinition>,
     pub families: Table<Family>,
     pub tasks: Table<Task>,
+    pub services: Table<Service>,
+    pub service_events: Table<ServiceEvent>,
+    pub task_protections: Table<TaskProtection>,
     pub container_instances: Table<ContainerInstance>,
     pub placements: Table<Placements>,
     pub opened_regions: Table<OpenedRegion>,
@@ -47,6 +53,7 @@ pub struct View {
     stopped: OrdSet<(Timestamp, Key)>,
     tokens_by_age: OrdSet<(Timestamp, Key)>,
     capacity: Capacity,
+    service_tasks: Services,
     addresses_used: OrdMap<String, u64>,
     counts_by_cluster: OrdMap<(Key, LaunchType), TaskCounts>,
     instances_by_cluster: OrdMap<Key, OrdSet<ContainerInstanceId>>,
@@ -119,6 +126,32 @@ impl View {
         self.capacity.used_on(instance)
     }
 
+    pub fn service(&self, scope: &Scope, cluster: &str, name: &str) -> Option<&Arc<Service>> {
+        self.services.get(&Service::key_of(scope, cluster, name))
+    }
+
+    /// The services of a cluster, INACTIVE ones among them, in the order of their names.
+    pub fn services_of<'a>(
+        &'a self,
+        scope: &Scope,
+        cluster: &str,
+    ) -> impl DoubleEndedIterator<Item = &'a Arc<Service>> + use<'a> {
+        self.services.under(&format!("{}/{}/{cluster}/", Service::TABLE, scope.path()))
+    }
+
+    /// What happened to a service, oldest first.
+    pub fn events_of<'a>(
+        &'a self,
+        service: &Service,
+    ) -> impl DoubleEndedIterator<Item = &'a Arc<ServiceEvent>> + use<'a> {
+        let (scope, cluster) = (service.scope.path(), &service.cluster);
+        self.service_events.under(&format!("{}/{scope}/{cluster}/{}/", ServiceEvent::TABLE, service.name))
+    }
+
+    pub fn service_tasks(&self) -> &Services {
+        &self.service_tasks
+    }
+
     pub fn capacity(&self) -> &Capacity {
         &self.capacity
     }
@@ -166,6 +199,7 @@ impl View {
         self.tasks.apply(change)?;
         let after = self.tasks.get(&change.key).cloned();
         self.capacity.change_task(&change.key, before.as_deref(), after.as_deref());
+        self.service_tasks.change_task(before.as_deref(), after.as_deref());
         if let Some(task) = before {
             self.count(&change.key, &task, Sign::Minus);
         }
@@ -268,6 +302,9 @@ impl longshore_model::change::View for View {
             TaskDefinition::TABLE => self.task_definitions.apply(change),
             Family::TABLE => self.families.apply(change),
             Task::TABLE => self.apply_task(change),
+            Service::TABLE => self.services.apply(change),
+            ServiceEvent::TABLE => self.service_events.apply(change),
+            TaskProtection::TABLE => self.task_protections.apply(change),
             ClientToken::TABLE => self.apply_client_token(change),
             ContainerInstance::TABLE => self.apply_container_instance(change),
             Placements::TABLE => self.placements.apply(change),

@@ -15,6 +15,9 @@ use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::time::Duration;
 
+/// After which an instance's tasks are given up.
+const LOST_AFTER: Duration = Duration::from_secs(60);
+
 pub const DATA_DIR: &str = "/var/lib/longshore";
 
 #[derive(Debug, Default, Args)]
@@ -71,6 +74,9 @@ pub struct UpArgs {
     /// How long an instance may be away before its tasks are given up: 90s, 5m, 1h [default: 60s].
     #[arg(long, env = "LONGSHORE_INSTANCE_LOST_AFTER", value_name = "PERIOD")]
     instance_lost_after: Option<Period>,
+    /// How long a service's task without health checks runs before it counts as healthy: 5s, 40s [default: 0s].
+    #[arg(long, env = "LONGSHORE_TASK_HEALTHY_AFTER", value_name = "PERIOD")]
+    task_healthy_after: Option<Period>,
 }
 
 #[derive(Debug, Default, Args)]
@@ -106,6 +112,9 @@ pub struct ControlArgs {
     /// How long an instance may be away before its tasks are given up: 90s, 5m, 1h [default: 60s].
     #[arg(long, env = "LONGSHORE_INSTANCE_LOST_AFTER", value_name = "PERIOD")]
     instance_lost_after: Option<Period>,
+    /// How long a service's task without health checks runs before it counts as healthy: 5s, 40s [default: 0s].
+    #[arg(long, env = "LONGSHORE_TASK_HEALTHY_AFTER", value_name = "PERIOD")]
+    task_healthy_after: Option<Period>,
 }
 
 #[derive(Debug, Subcommand)]
@@ -252,6 +261,7 @@ pub struct Up {
     pub keep_stopped_tasks_hours: u32,
     pub agents_listen: Option<SocketAddr>,
     pub instance_lost_after: Duration,
+    pub task_healthy_after: Duration,
 }
 
 /// The settings of `longshore control`.
@@ -266,6 +276,7 @@ pub struct Control {
     pub vpc_cidr: Cidr,
     pub keep_stopped_tasks_hours: u32,
     pub instance_lost_after: Duration,
+    pub task_healthy_after: Duration,
 }
 
 /// The configuration file: the same settings by the same names.
@@ -286,6 +297,7 @@ struct File {
     keep_stopped_tasks_hours: Option<u32>,
     agents_listen: Option<SocketAddr>,
     instance_lost_after: Option<String>,
+    task_healthy_after: Option<String>,
     etcd_endpoints: Option<Vec<String>>,
     etcd_prefix: Option<String>,
     ecs_config: Option<PathBuf>,
@@ -306,10 +318,11 @@ impl File {
     }
 }
 
-fn lost_after(given: Option<Period>, file: Option<String>) -> Outcome<Duration> {
+/// What the command line says, or the file, or `default`.
+fn period(given: Option<Period>, file: Option<String>, default: Duration) -> Outcome<Duration> {
     let period =
         given.map_or_else(|| file.map(|text| text.parse::<Period>()).transpose(), |given| Ok(Some(given)))?;
-    Ok(period.map_or(Duration::from_secs(60), |period| Duration::from_millis(period.0.unsigned_abs())))
+    Ok(period.map_or(default, |period| Duration::from_millis(period.0.unsigned_abs())))
 }
 
 fn any_vpc() -> Outcome<Cidr> {
@@ -335,7 +348,8 @@ impl ControlArgs {
                 .keep_stopped_tasks_hours
                 .or(file.keep_stopped_tasks_hours)
                 .unwrap_or(24),
-            instance_lost_after: lost_after(self.instance_lost_after, file.instance_lost_after)?,
+            instance_lost_after: period(self.instance_lost_after, file.instance_lost_after, LOST_AFTER)?,
+            task_healthy_after: period(self.task_healthy_after, file.task_healthy_after, Duration::ZERO)?,
         };
         check_auth(control.auth, control.listen)?;
         check_vpc_cidr(control.vpc_cidr)?;
@@ -364,7 +378,8 @@ impl UpArgs {
                 .or(file.keep_stopped_tasks_hours)
                 .unwrap_or(24),
             agents_listen: self.agents_listen.or(file.agents_listen),
-            instance_lost_after: lost_after(self.instance_lost_after, file.instance_lost_after)?,
+            instance_lost_after: period(self.instance_lost_after, file.instance_lost_after, LOST_AFTER)?,
+            task_healthy_after: period(self.task_healthy_after, file.task_healthy_after, Duration::ZERO)?,
         };
         up.check()?;
         Ok(up)

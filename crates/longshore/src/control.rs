@@ -29,6 +29,7 @@ pub async fn run(args: ControlArgs) -> Outcome {
         keep_stopped_tasks: server::hours(settings.keep_stopped_tasks_hours),
         shared_store: !settings.etcd_endpoints.is_empty(),
         instance_lost_after: settings.instance_lost_after,
+        task_healthy_after: settings.task_healthy_after,
     };
     let control = ControlPlane::start(&data_dir, store, config).await?;
     let context = Arc::clone(&control.context);

@@ -10,7 +10,7 @@ use longshore_agent::network;
 use longshore_agent::runtime::{Runtime, supervisor::Containerd};
 use longshore_control::agents::{self, Link};
 use longshore_control::log_store::{self, LogStore};
-use longshore_control::{Config, Context, RandomIds, housekeeping, liveness};
+use longshore_control::{Config, Context, RandomIds, housekeeping, liveness, reconcile};
 use longshore_engine::View;
 use longshore_model::container_instance::{AgentVersion, Capacity, Membership, Ports, Status};
 use longshore_model::id::IdSource;
@@ -44,6 +44,7 @@ impl ControlPlane {
         let beside = vec![
             tokio::spawn(housekeeping::run(Arc::clone(&context))),
             tokio::spawn(liveness::run(Arc::clone(&context))),
+            tokio::spawn(reconcile::run(Arc::clone(&context))),
         ];
         Ok(Self { context, beside })
     }
@@ -72,6 +73,7 @@ impl Server {
             keep_stopped_tasks: hours(up.keep_stopped_tasks_hours),
             shared_store: false,
             instance_lost_after: up.instance_lost_after,
+            task_healthy_after: up.task_healthy_after,
         };
         let control = ControlPlane::start(data_dir, store, config).await?;
         let containerd = match &up.containerd {

@@ -15,6 +15,7 @@ pub mod placement;
 pub mod record;
 pub mod resources;
 pub mod scope;
+pub mod service;
 pub mod tag;
 pub mod task;
 pub mod task_definition;

@@ -10,6 +10,7 @@ use longshore_engine::View;
 use longshore_engine::view::TaskCounts;
 use longshore_model::cluster::{Cluster, ContainerInsights, Status, arn_of};
 use longshore_model::container_instance::{self, ContainerInstance};
+use longshore_model::service::{self, Service};
 use longshore_model::task::LaunchType;
 use std::sync::Arc;
 
@@ -95,6 +96,12 @@ pub async fn delete(
                 return Err(ecs::Error::ClusterContainsContainerInstancesException(
                     "The Cluster cannot be deleted while Container Instances are active or draining."
                         .to_owned(),
+                ));
+            }
+            let ended = service::Status::Inactive;
+            if snapshot.view.services_of(call.scope(), &cluster.name).any(|service| service.status != ended) {
+                return Err(ecs::Error::ClusterContainsServicesException(
+                    "The Cluster cannot be deleted while Services are active.".to_owned(),
                 ));
             }
             if snapshot.view.tasks_of(call.scope(), &cluster.name).any(|task| task.holds_resources()) {
@@ -198,7 +205,7 @@ fn render(view: &View, cluster: &Cluster, include: Include) -> ecs::Cluster {
         registered_container_instances_count: Some(instances.try_into().unwrap_or(i32::MAX)),
         running_tasks_count: Some(counts.running.try_into().unwrap_or(i32::MAX)),
         pending_tasks_count: Some(counts.pending.try_into().unwrap_or(i32::MAX)),
-        active_services_count: Some(0),
+        active_services_count: i32::try_from(services(view, cluster, service::Status::Active, None)).ok(),
         statistics: Some(if include.statistics { statistics(view, cluster) } else { Vec::new() }),
         tags: Some(if include.tags { tag::render(&cluster.tags) } else { Vec::new() }),
         settings: Some(if include.settings { vec![insights()] } else { Vec::new() }),
@@ -221,6 +228,14 @@ fn task_counts(view: &View, cluster: &Cluster) -> TaskCounts {
     })
 }
 
+fn services(view: &View, cluster: &Cluster, status: service::Status, of: Option<LaunchType>) -> u32 {
+    let counts = |service: &&Arc<Service>| {
+        service.status == status && of.is_none_or(|launch_type| service.launch_type == launch_type)
+    };
+    let count = view.services_of(&cluster.scope, &cluster.name).filter(counts).count();
+    u32::try_from(count).unwrap_or(u32::MAX)
+}
+
 /// The counts by launch type, as AWS names them.
 fn statistics(view: &View, cluster: &Cluster) -> Vec<ecs::KeyValuePair> {
     let pair =
@@ -232,8 +247,9 @@ fn statistics(view: &View, cluster: &Cluster) -> Vec<ecs::KeyValuePair> {
         let counts = view.task_counts(&cluster.scope, &cluster.name, launch_type);
         all.push(pair(format!("running{name}TasksCount"), counts.running));
         all.push(pair(format!("pending{name}TasksCount"), counts.pending));
-        all.push(pair(format!("active{name}ServiceCount"), 0));
-        all.push(pair(format!("draining{name}ServiceCount"), 0));
+        let count = |status| services(view, cluster, status, Some(launch_type));
+        all.push(pair(format!("active{name}ServiceCount"), count(service::Status::Active)));
+        all.push(pair(format!("draining{name}ServiceCount"), count(service::Status::Draining)));
     }
     all
 }

@@ -7,6 +7,7 @@ mod page;
 mod placement;
 mod reference;
 mod run_task;
+mod service;
 mod start_task;
 mod tag;
 mod task;
@@ -43,6 +44,13 @@ pub fn routes() -> Routes {
         .on::<op::DescribeTasks, _, _, _>(task::describe)
         .on::<op::ListTasks, _, _, _>(task::list)
         .on::<op::StopTask, _, _, _>(task::stop)
+        .on::<op::CreateService, _, _, _>(service::create)
+        .on::<op::UpdateService, _, _, _>(service::update)
+        .on::<op::DeleteService, _, _, _>(service::delete)
+        .on::<op::DescribeServices, _, _, _>(service::describe)
+        .on::<op::ListServices, _, _, _>(service::list)
+        .on::<op::UpdateTaskProtection, _, _, _>(service::protect)
+        .on::<op::GetTaskProtection, _, _, _>(service::protection)
         .on::<op::TagResource, _, _, _>(tag::tag)
         .on::<op::UntagResource, _, _, _>(tag::untag)
         .on::<op::ListTagsForResource, _, _, _>(tag::list)

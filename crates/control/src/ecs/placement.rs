@@ -111,3 +111,33 @@ pub fn render_of_definition(constraint: &PlacementConstraint) -> ecs::TaskDefini
         expression,
     }
 }
+
+pub fn render_constraint(constraint: &PlacementConstraint) -> ecs::PlacementConstraint {
+    let (r#type, expression) = match constraint {
+        PlacementConstraint::DistinctInstance => (ecs::PlacementConstraintType::DistinctInstance, None),
+        PlacementConstraint::MemberOf(expression) => {
+            (ecs::PlacementConstraintType::MemberOf, Some(expression.clone()))
+        }
+    };
+    ecs::PlacementConstraint { r#type: Some(r#type), expression }
+}
+
+pub fn render_strategy(strategy: &PlacementStrategy) -> ecs::PlacementStrategy {
+    let (r#type, field) = match strategy {
+        PlacementStrategy::Random => (ecs::PlacementStrategyType::Random, None),
+        PlacementStrategy::Spread(SpreadField::Instance) => {
+            (ecs::PlacementStrategyType::Spread, Some("instanceId".to_owned()))
+        }
+        PlacementStrategy::Spread(SpreadField::Attribute(name)) => {
+            (ecs::PlacementStrategyType::Spread, Some(format!("attribute:{name}")))
+        }
+        // AWS shows these in upper case.
+        PlacementStrategy::Binpack(BinpackField::Cpu) => {
+            (ecs::PlacementStrategyType::Binpack, Some("CPU".to_owned()))
+        }
+        PlacementStrategy::Binpack(BinpackField::Memory) => {
+            (ecs::PlacementStrategyType::Binpack, Some("MEMORY".to_owned()))
+        }
+    };
+    ecs::PlacementStrategy { r#type: Some(r#type), field }
+}

@@ -5,6 +5,7 @@ use longshore_ecs as ecs;
 use longshore_engine::View;
 use longshore_model::arn::Arn;
 use longshore_model::cluster::{Cluster, Status};
+use longshore_model::service::Service;
 use longshore_model::task_definition::TaskDefinition;
 use longshore_model::{ContainerInstanceId, Scope, TaskId};
 use std::str::FromStr;
@@ -62,6 +63,24 @@ fn id<I: FromStr>(scope: &Scope, cluster: &str, given: &str, kind: &str) -> Resu
     }
     let id = id.and_then(|id| id.parse().ok());
     Ok(id.filter(|_| arn.in_scope(scope) && of_cluster == Some(cluster)))
+}
+
+/// The name of a service of a cluster, given by itself or in an ARN. `None` when the ARN is of another cluster, account or
+/// region.
+pub fn service_name(scope: &Scope, cluster: &str, given: &str) -> Option<String> {
+    let Some(arn) = Arn::parse(given) else { return Some(given.to_owned()) };
+    let name = arn.resource.strip_prefix("service/").filter(|_| arn.service == "ecs" && arn.in_scope(scope))?;
+    match name.split_once('/') {
+        None => Some(name.to_owned()),
+        Some((of, name)) => (of == cluster).then(|| name.to_owned()),
+    }
+}
+
+/// A service of a cluster, also one that was deleted.
+pub fn service(view: &View, scope: &Scope, cluster: &str, given: &str) -> Result<Arc<Service>, ecs::Error> {
+    let name = service_name(scope, cluster, given);
+    let found = name.and_then(|name| view.service(scope, cluster, &name).cloned());
+    found.ok_or_else(|| ecs::Error::ServiceNotFoundException("Service not found.".to_owned()))
 }
 
 /// A family with the revision that was named, if one was.

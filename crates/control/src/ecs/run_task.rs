@@ -16,6 +16,7 @@ use longshore_model::container_instance::{self, ContainerInstance};
 use longshore_model::id::stable_hash;
 use longshore_model::placement::{PlacementConstraint, PlacementStrategy};
 use longshore_model::record::encode;
+use longshore_model::service::GROUP;
 use longshore_model::task::{ClientToken, ContainerOverride, LaunchType, Overrides, Task};
 use longshore_model::task_definition::{Compatibility, NetworkMode, Status, TaskDefinition};
 use longshore_model::vpc::{SecurityGroup, Subnet};
@@ -142,7 +143,7 @@ impl Command {
             },
             network: network_configuration.and_then(|network| network.awsvpc_configuration),
             overrides: overrides.map(parse_overrides).transpose()?.unwrap_or_default(),
-            group: short("group", group, 255)?,
+            group: parse_group(group)?,
             started_by: short("startedBy", started_by, 128)?,
             client_token: short("clientToken", client_token, 64)?,
             propagate_tags: parse_propagate_tags(propagate_tags)?,
@@ -154,7 +155,7 @@ impl Command {
     /// Looks up what the request names.
     fn resolve(&self, view: &View, scope: &Scope) -> Result<Request, ecs::Error> {
         let cluster = reference::cluster(view, scope, self.cluster.as_deref())?;
-        let definition = self.definition(view, scope)?;
+        let definition = active_definition(view, scope, &self.definition)?;
         check_overrides(&self.overrides, &definition)?;
         let (count, launch_type, constraints, strategies, instances) = match &self.place {
             Place::Anywhere { count, launch_type, constraints, strategies } => {
@@ -185,7 +186,7 @@ impl Command {
             overrides: self.overrides.clone(),
             size,
             launch_type,
-            network: self.network(view, scope, &definition)?,
+            network: network(view, scope, &definition, self.network.as_ref())?,
             constraints,
             strategies,
             instances,
@@ -195,29 +196,6 @@ impl Command {
             cluster: cluster.name.clone(),
             definition,
         })
-    }
-
-    /// Where the tasks' network interfaces may be, which tasks in awsvpc mode have and no others.
-    fn network(
-        &self,
-        view: &View,
-        scope: &Scope,
-        definition: &TaskDefinition,
-    ) -> Result<Option<Network>, ecs::Error> {
-        match (definition.mode(), &self.network) {
-            (NetworkMode::Awsvpc, Some(given)) => {
-                let subnets = subnets(view, scope, given)?;
-                let security_groups = security_groups(view, scope, given, &subnets)?;
-                Ok(Some(Network { subnets, security_groups }))
-            }
-            (NetworkMode::Awsvpc, None) => {
-                Err(invalid("Network Configuration must be provided when networkMode 'awsvpc' is specified."))
-            }
-            (NetworkMode::Bridge | NetworkMode::Host | NetworkMode::None, None) => Ok(None),
-            (NetworkMode::Bridge | NetworkMode::Host | NetworkMode::None, Some(_)) => Err(invalid(
-                "Network Configuration is not valid for the given networkMode of this task definition.",
-            )),
-        }
     }
 
     /// The tasks of an earlier call with this client token: repeating a call starts nothing.
@@ -258,15 +236,6 @@ impl Command {
         });
     }
 
-    fn definition(&self, view: &View, scope: &Scope) -> Result<Arc<TaskDefinition>, ecs::Error> {
-        let definition = reference::task_definition(view, scope, &self.definition)?;
-        let definition = definition.ok_or_else(|| client("TaskDefinition not found."))?;
-        match definition.status {
-            Status::Active => Ok(definition),
-            Status::Inactive | Status::DeleteInProgress => Err(client("TaskDefinition is inactive")),
-        }
-    }
-
     fn task_tags(&self, cluster: &Cluster, definition: &TaskDefinition) -> Result<Tags, ecs::Error> {
         let mut tags = if self.propagate_tags { definition.tags.clone() } else { Tags::default() };
         tags = tags.with(self.tags.clone()).map_err(|error| invalid(error.to_string()))?;
@@ -278,8 +247,41 @@ impl Command {
     }
 }
 
-/// RunTask runs on instances unless it says otherwise.
-fn parse_launch_type(given: Option<ecs::LaunchType>) -> Result<LaunchType, ecs::Error> {
+/// The definition that was named, which must be ACTIVE.
+pub fn active_definition(view: &View, scope: &Scope, given: &str) -> Result<Arc<TaskDefinition>, ecs::Error> {
+    let definition = reference::task_definition(view, scope, given)?;
+    let definition = definition.ok_or_else(|| client("TaskDefinition not found."))?;
+    match definition.status {
+        Status::Active => Ok(definition),
+        Status::Inactive | Status::DeleteInProgress => Err(client("TaskDefinition is inactive")),
+    }
+}
+
+/// Where the tasks' network interfaces may be, which tasks in awsvpc mode have and no others.
+pub fn network(
+    view: &View,
+    scope: &Scope,
+    definition: &TaskDefinition,
+    given: Option<&ecs::AwsVpcConfiguration>,
+) -> Result<Option<Network>, ecs::Error> {
+    match (definition.mode(), given) {
+        (NetworkMode::Awsvpc, Some(given)) => {
+            let subnets = subnets(view, scope, given)?;
+            let security_groups = security_groups(view, scope, given, &subnets)?;
+            Ok(Some(Network { subnets, security_groups }))
+        }
+        (NetworkMode::Awsvpc, None) => {
+            Err(invalid("Network Configuration must be provided when networkMode 'awsvpc' is specified."))
+        }
+        (NetworkMode::Bridge | NetworkMode::Host | NetworkMode::None, None) => Ok(None),
+        (NetworkMode::Bridge | NetworkMode::Host | NetworkMode::None, Some(_)) => Err(invalid(
+            "Network Configuration is not valid for the given networkMode of this task definition.",
+        )),
+    }
+}
+
+/// Tasks and services run on instances unless they say otherwise.
+pub fn parse_launch_type(given: Option<ecs::LaunchType>) -> Result<LaunchType, ecs::Error> {
     match given {
         None | Some(ecs::LaunchType::Ec2) => Ok(LaunchType::Ec2),
         Some(ecs::LaunchType::External) => Ok(LaunchType::External),
@@ -300,14 +302,14 @@ pub fn parse_propagate_tags(given: Option<ecs::PropagateTags>) -> Result<bool, e
     }
 }
 
-fn refuse_on_fargate(what: &str, given: bool) -> Result<(), ecs::Error> {
+pub fn refuse_on_fargate(what: &str, given: bool) -> Result<(), ecs::Error> {
     if given {
         return Err(invalid(format!("{what} are not supported with FARGATE launch type.")));
     }
     Ok(())
 }
 
-fn check_launch_type(definition: &TaskDefinition, launch_type: LaunchType) -> Result<(), ecs::Error> {
+pub fn check_launch_type(definition: &TaskDefinition, launch_type: LaunchType) -> Result<(), ecs::Error> {
     let compatibility = match launch_type {
         LaunchType::Ec2 => Compatibility::Ec2,
         LaunchType::External => Compatibility::External,
@@ -361,13 +363,22 @@ fn fingerprint(request: &Request) -> u64 {
     stable_hash(encode(&(said, place)))
 }
 
-fn check_platform_version(version: Option<&str>) -> Result<(), ecs::Error> {
+pub fn check_platform_version(version: Option<&str>) -> Result<(), ecs::Error> {
     match version {
         None | Some("" | "LATEST" | "1.4.0" | "1.3.0") => Ok(()),
         Some(_) => {
             Err(ecs::Error::PlatformUnknownException("The specified platform does not exist.".to_owned()))
         }
     }
+}
+
+/// The groups of services are theirs alone.
+pub fn parse_group(group: Option<String>) -> Result<Option<String>, ecs::Error> {
+    let group = short("group", group, 255)?;
+    if group.as_ref().is_some_and(|group| group.starts_with(GROUP)) {
+        return Err(invalid("Invalid namespace for group: service."));
+    }
+    Ok(group)
 }
 
 pub fn short(field: &str, text: Option<String>, most: usize) -> Result<Option<String>, ecs::Error> {

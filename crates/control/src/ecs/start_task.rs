@@ -1,7 +1,7 @@
 //! StartTask: RunTask without the scheduler.
 //! Follows <https://docs.aws.amazon.com/AmazonECS/latest/APIReference/API_StartTask.html>.
 
-use super::run_task::{Command, Place, parse_overrides, parse_propagate_tags, place, short};
+use super::run_task::{Command, Place, parse_group, parse_overrides, parse_propagate_tags, place, short};
 use super::{invalid, tag};
 use crate::api::Call;
 use crate::refuse::{Given, unsupported};
@@ -38,7 +38,7 @@ pub async fn start(call: Call, request: ecs::StartTaskRequest) -> Result<ecs::St
         place: Place::On(container_instances),
         network: network_configuration.and_then(|network| network.awsvpc_configuration),
         overrides: overrides.map(parse_overrides).transpose()?.unwrap_or_default(),
-        group: short("group", group, 255)?,
+        group: parse_group(group)?,
         started_by: short("startedBy", started_by, 128)?,
         client_token: None,
         propagate_tags: parse_propagate_tags(propagate_tags)?,

@@ -7,6 +7,7 @@ use longshore_engine::View;
 use longshore_model::arn::Arn;
 use longshore_model::cluster::{Cluster, Status};
 use longshore_model::container_instance::ContainerInstance;
+use longshore_model::service::{self, Service};
 use longshore_model::task::Task;
 use longshore_model::task_definition::TaskDefinition;
 use longshore_model::{Scope, Tags, Transaction, tag};
@@ -92,6 +93,7 @@ enum Tagged {
     Cluster(Arc<Cluster>),
     ContainerInstance(Arc<ContainerInstance>),
     TaskDefinition(Arc<TaskDefinition>),
+    Service(Arc<Service>),
     Task(Arc<Task>),
 }
 
@@ -120,6 +122,11 @@ impl Tagged {
                 let task = id.and_then(|id| view.task(scope, cluster, id));
                 task.cloned().map(Self::Task).ok_or_else(|| not_found(arn))
             }
+            "service" => {
+                let (cluster, _) = name.split_once('/').unwrap_or(("default", name));
+                let service = reference::service(view, scope, cluster, arn)?;
+                Some(service).filter(|s| s.status != service::Status::Inactive).map(Self::Service).ok_or_else(|| not_found(arn))
+            }
             "container-instance" => {
                 let (cluster, _) = name.split_once('/').unwrap_or((name, ""));
                 let id = reference::container_instance_id(scope, cluster, arn)?;
@@ -136,6 +143,7 @@ impl Tagged {
             Self::Cluster(cluster) => &cluster.tags,
             Self::ContainerInstance(instance) => &instance.tags,
             Self::TaskDefinition(definition) => &definition.tags,
+            Self::Service(service) => &service.tags,
             Self::Task(task) => &task.tags,
         }
     }
@@ -151,6 +159,10 @@ impl Tagged {
             }
             Self::TaskDefinition(definition) => {
                 transaction.update(&TaskDefinition { tags, ..(**definition).clone() })
+            }
+            Self::Service(service) => {
+                let version = service.version + 1;
+                transaction.update(&Service { tags, version, ..(**service).clone() });
             }
             Self::Task(task) => transaction.update(&Task { tags, ..(**task).clone() }),
         }

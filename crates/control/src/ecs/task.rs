@@ -53,9 +53,11 @@ pub async fn list(call: Call, request: ecs::ListTasksRequest) -> Result<ecs::Lis
     } = request;
     let view = call.context.view();
     let cluster = reference::cluster(&view, call.scope(), cluster.as_deref())?;
-    if service_name.is_some_and(|name| !name.is_empty()) {
-        return Err(ecs::Error::ServiceNotFoundException("Service not found.".to_owned()));
-    }
+    let service = service_name.filter(|name| !name.is_empty());
+    let group = service
+        .map(|given| reference::service(&view, call.scope(), &cluster.name, &given))
+        .transpose()?
+        .map(|service| service.group());
     if daemon_name.is_some_and(|name| !name.is_empty()) {
         return Err(ecs::Error::DaemonNotFoundException("Daemon not found.".to_owned()));
     }
@@ -71,6 +73,7 @@ pub async fn list(call: Call, request: ecs::ListTasksRequest) -> Result<ecs::Lis
     };
     let wanted = |task: &&Arc<Task>| {
         is_on(task)
+            && group.as_ref().is_none_or(|group| task.group == *group)
             && family.as_ref().is_none_or(|family| task.family == *family)
             && started_by.as_ref().is_none_or(|by| task.started_by.as_ref() == Some(by))
             && status_matches(task, desired_status)

@@ -1,0 +1,343 @@
+//! Services: create, update, delete, describe, list. What they do is decided in the engine; a handler only writes down
+//! what is wanted.
+//! Follows <https://docs.aws.amazon.com/AmazonECS/latest/developerguide/ecs_services.html>.
+
+mod protection;
+mod render;
+mod settings;
+
+pub use protection::{describe as protection, update as protect};
+
+use super::page::{Order, page};
+use super::run_task::{active_definition, check_launch_type, network, parse_launch_type, short};
+use super::task::render::launch_type as render_launch_type;
+use super::{client, failure, invalid, is_name, reference, tag};
+use crate::api::Call;
+use crate::context::RandomIds;
+use longshore_ecs as ecs;
+use longshore_engine::{View, service as engine};
+use longshore_model::cluster::Cluster;
+use longshore_model::service::{
+    Deployment, NetworkConfiguration, SchedulingStrategy, Service, Status,
+};
+use longshore_model::task::LaunchType;
+use longshore_model::task_definition::TaskDefinition;
+use longshore_model::{Record, Tags, Timestamp, arn};
+use settings::Settings;
+use std::sync::Arc;
+
+pub async fn create(
+    call: Call,
+    request: ecs::CreateServiceRequest,
+) -> Result<ecs::CreateServiceResponse, ecs::Error> {
+    let command = Create::parse(request)?;
+    let now = call.context.now();
+    let service = call
+        .context
+        .commit::<_, ecs::Error, _>(|snapshot, transaction| {
+            let view = &snapshot.view;
+            let mut wanted = command.resolve(view, &call, now)?;
+            let present = view.services.get(&wanted.key());
+            match present.map(|present| (present, present.status)) {
+                None => transaction.create(&wanted),
+                Some((present, Status::Active)) if is_same(present, &wanted) => return Ok((**present).clone()),
+                Some((_, Status::Active)) => return Err(invalid("Creation of service was not idempotent.")),
+                Some((_, Status::Draining)) => {
+                    return Err(invalid("Unable to Start a service that is still Draining."));
+                }
+                Some((present, Status::Inactive)) => {
+                    wanted.events = present.events;
+                    wanted.version = present.version + 1;
+                    transaction.update(&wanted);
+                }
+            }
+            transaction.rely_on(Cluster::key_of(&wanted.scope, &wanted.cluster));
+            Ok(wanted)
+        })
+        .await?;
+    Ok(ecs::CreateServiceResponse { service: Some(render::service(&call.context.view(), &service, true)) })
+}
+
+/// CreateService, with all that can be checked without the records.
+struct Create {
+    cluster: Option<String>,
+    name: String,
+    launch_type: LaunchType,
+    scheduling_strategy: SchedulingStrategy,
+    client_token: Option<String>,
+    tags: Tags,
+    settings: Settings,
+}
+
+impl Create {
+    fn parse(request: ecs::CreateServiceRequest) -> Result<Self, ecs::Error> {
+        let (rest, settings) = settings::of_create(request)?;
+        if !is_name(&rest.name) {
+            return Err(invalid(format!(
+                "serviceName must be 1 to 255 letters, digits, hyphens and underscores, and is '{}'.",
+                rest.name
+            )));
+        }
+        let launch_type = parse_launch_type(rest.launch_type)?;
+        let scheduling_strategy = match rest.scheduling_strategy {
+            None | Some(ecs::SchedulingStrategy::Replica) => SchedulingStrategy::Replica,
+            Some(ecs::SchedulingStrategy::Daemon) => SchedulingStrategy::Daemon,
+        };
+        settings.check(launch_type, scheduling_strategy)?;
+        if scheduling_strategy == SchedulingStrategy::Replica && settings.desired_count.is_none() {
+            return Err(invalid("The desired count is required for services with the scheduling strategy REPLICA."));
+        }
+        if settings.task_definition.is_none() {
+            return Err(invalid("TaskDefinition can not be blank."));
+        }
+        Ok(Self {
+            cluster: rest.cluster,
+            name: rest.name,
+            launch_type,
+            scheduling_strategy,
+            client_token: short("clientToken", rest.client_token, 36)?,
+            tags: tag::parse(rest.tags)?,
+            settings,
+        })
+    }
+
+    fn resolve(&self, view: &View, call: &Call, now: Timestamp) -> Result<Service, ecs::Error> {
+        let cluster = reference::cluster(view, call.scope(), self.cluster.as_deref())?;
+        let mut service = Service {
+            scope: call.scope().clone(),
+            cluster: cluster.name.clone(),
+            name: self.name.clone(),
+            status: Status::Active,
+            scheduling_strategy: self.scheduling_strategy,
+            desired_count: 0,
+            launch_type: self.launch_type,
+            configuration: settings::default_configuration(self.scheduling_strategy),
+            health_check_grace_period: None,
+            constraints: Vec::new(),
+            strategies: Vec::new(),
+            availability_zone_rebalancing: false,
+            propagate_tags: None,
+            managed_tags: false,
+            deployments: Vec::new(),
+            last_completed: None,
+            tags: self.tags.clone(),
+            client_token: self.client_token.clone(),
+            created_at: now,
+            created_by: call.caller.arn(),
+            deleted_at: None,
+            steady: false,
+            obstacle: None,
+            events: 0,
+            version: 1,
+        };
+        self.settings.apply(&mut service)?;
+        let deployment = deployment(view, &service, &self.settings, now)?;
+        engine::deploy(&mut service, deployment);
+        Ok(service)
+    }
+}
+
+/// A deployment as the settings want it; what they do not say is as in the present one.
+fn deployment(
+    view: &View,
+    service: &Service,
+    settings: &Settings,
+    now: Timestamp,
+) -> Result<Deployment, ecs::Error> {
+    let present = service.primary();
+    let definition = match (&settings.task_definition, present) {
+        (Some(given), _) => active_definition(view, &service.scope, given)?,
+        (None, Some(present)) => present_definition(view, service, present)?,
+        (None, None) => return Err(client("TaskDefinition not found.")),
+    };
+    check_launch_type(&definition, service.launch_type)?;
+    if service.constraints.len() + definition.placement_constraints.len() > 10 {
+        return Err(invalid("The task definition and the service have more than 10 placement constraints."));
+    }
+    let network = match (&settings.network, present.and_then(|present| present.network.clone())) {
+        (None, Some(present)) => Some(present),
+        (given, _) => new_network(view, service, &definition, given.as_ref())?,
+    };
+    let platform_version =
+        settings.platform_version.clone().or_else(|| present.and_then(|p| p.platform_version.clone()));
+    Ok(engine::deployment(&definition, network, platform_version, now, &mut RandomIds))
+}
+
+fn present_definition(
+    view: &View,
+    service: &Service,
+    present: &Deployment,
+) -> Result<Arc<TaskDefinition>, ecs::Error> {
+    let found = view.task_definition(&service.scope, &present.family, present.revision);
+    found.cloned().ok_or_else(|| client("TaskDefinition not found."))
+}
+
+fn new_network(
+    view: &View,
+    service: &Service,
+    definition: &TaskDefinition,
+    given: Option<&ecs::AwsVpcConfiguration>,
+) -> Result<Option<NetworkConfiguration>, ecs::Error> {
+    let found = network(view, &service.scope, definition, given)?;
+    let assign = given.and_then(|given| given.assign_public_ip) == Some(ecs::AssignPublicIp::Enabled);
+    Ok(found.map(|network| NetworkConfiguration {
+        subnets: network.subnets.iter().map(|subnet| subnet.id.clone()).collect(),
+        security_groups: network.security_groups,
+        assign_public_ip: assign,
+    }))
+}
+
+/// Whether creating the one where the other is changes nothing.
+fn is_same(present: &Service, wanted: &Service) -> bool {
+    let runs = |service: &Service| {
+        service.primary().map(|d| (d.family.clone(), d.revision, d.network.clone(), d.platform_version.clone()))
+    };
+    runs(present) == runs(wanted)
+        && *wanted
+            == Service {
+                deployments: wanted.deployments.clone(),
+                last_completed: None,
+                client_token: wanted.client_token.clone(),
+                created_at: wanted.created_at,
+                created_by: wanted.created_by.clone(),
+                steady: wanted.steady,
+                obstacle: None,
+                events: wanted.events,
+                version: wanted.version,
+                ..present.clone()
+            }
+}
+
+pub async fn update(
+    call: Call,
+    request: ecs::UpdateServiceRequest,
+) -> Result<ecs::UpdateServiceResponse, ecs::Error> {
+    let (rest, settings) = settings::of_update(request)?;
+    let now = call.context.now();
+    let service = call
+        .context
+        .commit::<_, ecs::Error, _>(|snapshot, transaction| {
+            let view = &snapshot.view;
+            let cluster = reference::cluster(view, call.scope(), rest.cluster.as_deref())?;
+            let present = reference::service(view, call.scope(), &cluster.name, &rest.service)?;
+            if present.status != Status::Active {
+                return Err(ecs::Error::ServiceNotActiveException("Service was not ACTIVE.".to_owned()));
+            }
+            let next = updated(view, &present, &settings, rest.force_new_deployment, now)?;
+            transaction.update(&next);
+            Ok(next)
+        })
+        .await?;
+    Ok(ecs::UpdateServiceResponse { service: Some(render::service(&call.context.view(), &service, false)) })
+}
+
+/// A service after an update: with a new deployment where its tasks have to be others.
+fn updated(
+    view: &View,
+    present: &Service,
+    settings: &Settings,
+    force: bool,
+    now: Timestamp,
+) -> Result<Service, ecs::Error> {
+    settings.check(present.launch_type, present.scheduling_strategy)?;
+    let mut next = present.clone();
+    settings.apply(&mut next)?;
+    next.version += 1;
+    next.steady = false;
+    let wanted = deployment(view, &next, settings, now)?;
+    let differs = present.primary().is_none_or(|primary| {
+        (&primary.family, primary.revision, &primary.network, &primary.platform_version)
+            != (&wanted.family, wanted.revision, &wanted.network, &wanted.platform_version)
+    });
+    if differs || force {
+        engine::deploy(&mut next, wanted);
+    }
+    Ok(next)
+}
+
+pub async fn delete(
+    call: Call,
+    request: ecs::DeleteServiceRequest,
+) -> Result<ecs::DeleteServiceResponse, ecs::Error> {
+    let ecs::DeleteServiceRequest { cluster, service, force } = request;
+    let deleted = call
+        .context
+        .commit::<_, ecs::Error, _>(|snapshot, transaction| {
+            let view = &snapshot.view;
+            let cluster = reference::cluster(view, call.scope(), cluster.as_deref())?;
+            let present = reference::service(view, call.scope(), &cluster.name, &service)?;
+            match present.status {
+                Status::Inactive => {
+                    return Err(ecs::Error::ServiceNotFoundException("Service not found.".to_owned()));
+                }
+                Status::Draining => return Ok((*present).clone()),
+                Status::Active => {}
+            }
+            let replica = present.scheduling_strategy == SchedulingStrategy::Replica;
+            if replica && present.desired_count > 0 && !force.unwrap_or(false) {
+                return Err(invalid("The service cannot be stopped while it is scaled above 0."));
+            }
+            let mut next = (*present).clone();
+            next.status = Status::Draining;
+            next.desired_count = 0;
+            next.obstacle = None;
+            next.version += 1;
+            transaction.update(&next);
+            Ok(next)
+        })
+        .await?;
+    Ok(ecs::DeleteServiceResponse { service: Some(render::service(&call.context.view(), &deleted, false)) })
+}
+
+pub async fn describe(
+    call: Call,
+    request: ecs::DescribeServicesRequest,
+) -> Result<ecs::DescribeServicesResponse, ecs::Error> {
+    let ecs::DescribeServicesRequest { cluster, services, include } = request;
+    if !(1..=10).contains(&services.len()) {
+        return Err(invalid("services must have 1 to 10 items."));
+    }
+    let view = call.context.view();
+    let cluster = reference::cluster(&view, call.scope(), cluster.as_deref())?;
+    let with_tags = include.unwrap_or_default().contains(&ecs::ServiceField::Tags);
+    let (mut found, mut failures) = (Vec::new(), Vec::new());
+    for given in services {
+        match reference::service(&view, call.scope(), &cluster.name, &given) {
+            Ok(service) => found.push(render::service(&view, &service, with_tags)),
+            Err(_) => {
+                let named = || arn::ecs(call.scope(), format_args!("service/{}/{given}", cluster.name));
+                let arn = if given.starts_with("arn:") { given.clone() } else { named() };
+                failures.push(failure(Some(arn), "MISSING"));
+            }
+        }
+    }
+    Ok(ecs::DescribeServicesResponse { services: Some(found), failures: Some(failures) })
+}
+
+pub async fn list(
+    call: Call,
+    request: ecs::ListServicesRequest,
+) -> Result<ecs::ListServicesResponse, ecs::Error> {
+    let ecs::ListServicesRequest {
+        cluster,
+        next_token,
+        max_results,
+        launch_type,
+        scheduling_strategy,
+        resource_management_type,
+    } = request;
+    let view = call.context.view();
+    let cluster = reference::cluster(&view, call.scope(), cluster.as_deref())?;
+    let wanted = |service: &&Arc<Service>| {
+        service.status == Status::Active
+            && launch_type.is_none_or(|wanted| wanted == render_launch_type(service.launch_type))
+            && scheduling_strategy
+                .is_none_or(|wanted| wanted == render::scheduling_strategy(service.scheduling_strategy))
+            // No service is managed by ECS yet.
+            && resource_management_type != Some(ecs::ResourceManagementType::Ecs)
+    };
+    let services = view.services_of(call.scope(), &cluster.name).filter(wanted);
+    let arns = services.map(|service| (service.name.clone(), service.arn()));
+    let (arns, next_token) = page(arns, Order::Ascending, next_token.as_deref(), max_results, 10)?;
+    Ok(ecs::ListServicesResponse { service_arns: Some(arns), next_token })
+}

@@ -1,0 +1,299 @@
+//! What CreateService and UpdateService say of a service.
+
+use super::super::placement::{constraints, strategies};
+use super::super::run_task::{check_platform_version, refuse_on_fargate};
+use super::super::{invalid, task_definition::not_negative};
+use crate::given_when_present;
+use crate::refuse::{Given, unsupported};
+use longshore_ecs as ecs;
+use longshore_model::placement::{PlacementConstraint, PlacementStrategy};
+use longshore_model::service::{
+    CircuitBreaker, DeploymentConfiguration, PropagateTags, SchedulingStrategy, Service,
+};
+use longshore_model::task::LaunchType;
+
+given_when_present!(
+    ecs::CanaryConfiguration,
+    ecs::LinearConfiguration,
+    ecs::ServiceConnectConfiguration,
+);
+
+/// What may be said at any time; what is not said stays.
+pub struct Settings {
+    pub desired_count: Option<u32>,
+    pub task_definition: Option<String>,
+    pub network: Option<ecs::AwsVpcConfiguration>,
+    pub platform_version: Option<String>,
+    configuration: Option<ecs::DeploymentConfiguration>,
+    constraints: Option<Vec<PlacementConstraint>>,
+    strategies: Option<Vec<PlacementStrategy>>,
+    propagate_tags: Option<Option<PropagateTags>>,
+    managed_tags: Option<bool>,
+}
+
+/// What is said only when a service is made.
+pub struct OfCreate {
+    pub cluster: Option<String>,
+    pub name: String,
+    pub launch_type: Option<ecs::LaunchType>,
+    pub scheduling_strategy: Option<ecs::SchedulingStrategy>,
+    pub client_token: Option<String>,
+    pub tags: Option<Vec<ecs::Tag>>,
+}
+
+/// Which service an update is of, and how.
+pub struct OfUpdate {
+    pub cluster: Option<String>,
+    pub service: String,
+    pub force_new_deployment: bool,
+}
+
+pub fn of_create(request: ecs::CreateServiceRequest) -> Result<(OfCreate, Settings), ecs::Error> {
+    let ecs::CreateServiceRequest {
+        cluster,
+        service_name,
+        task_definition,
+        availability_zone_rebalancing,
+        load_balancers,
+        service_registries,
+        desired_count,
+        client_token,
+        launch_type,
+        capacity_provider_strategy,
+        platform_version,
+        role,
+        deployment_configuration,
+        placement_constraints,
+        placement_strategy,
+        network_configuration,
+        health_check_grace_period_seconds,
+        scheduling_strategy,
+        deployment_controller,
+        tags,
+        enable_ecs_managed_tags,
+        propagate_tags,
+        enable_execute_command,
+        service_connect_configuration,
+        volume_configurations,
+        vpc_lattice_configurations,
+    } = request;
+    unsupported(&[("role", role.given())]).map_err(invalid)?;
+    refuse(&[
+        ("availabilityZoneRebalancing", is_rebalancing(availability_zone_rebalancing)),
+        ("loadBalancers", load_balancers.given()),
+        ("serviceRegistries", service_registries.given()),
+        ("capacityProviderStrategy", capacity_provider_strategy.given()),
+        ("deploymentController", is_other_controller(deployment_controller)),
+        ("enableExecuteCommand", enable_execute_command.given()),
+        ("serviceConnectConfiguration", service_connect_configuration.given()),
+        ("volumeConfigurations", volume_configurations.given()),
+        ("vpcLatticeConfigurations", vpc_lattice_configurations.given()),
+    ])?;
+    refuse_grace_period(health_check_grace_period_seconds)?;
+    let settings = Settings {
+        desired_count: count(desired_count)?,
+        task_definition: task_definition.filter(|given| !given.is_empty()),
+        network: network_configuration.and_then(|network| network.awsvpc_configuration),
+        platform_version: platform(platform_version)?,
+        configuration: deployment_configuration,
+        constraints: Some(constraints(placement_constraints)?),
+        strategies: Some(strategies(placement_strategy)?),
+        propagate_tags: propagate_tags.map(propagation),
+        managed_tags: enable_ecs_managed_tags,
+    };
+    let rest = OfCreate { cluster, name: service_name, launch_type, scheduling_strategy, client_token, tags };
+    Ok((rest, settings))
+}
+
+pub fn of_update(request: ecs::UpdateServiceRequest) -> Result<(OfUpdate, Settings), ecs::Error> {
+    let ecs::UpdateServiceRequest {
+        cluster,
+        service,
+        desired_count,
+        task_definition,
+        capacity_provider_strategy,
+        deployment_configuration,
+        availability_zone_rebalancing,
+        network_configuration,
+        placement_constraints,
+        placement_strategy,
+        platform_version,
+        force_new_deployment,
+        health_check_grace_period_seconds,
+        deployment_controller,
+        enable_execute_command,
+        enable_ecs_managed_tags,
+        load_balancers,
+        propagate_tags,
+        service_registries,
+        service_connect_configuration,
+        volume_configurations,
+        vpc_lattice_configurations,
+    } = request;
+    refuse(&[
+        ("availabilityZoneRebalancing", is_rebalancing(availability_zone_rebalancing)),
+        ("loadBalancers", load_balancers.given()),
+        ("serviceRegistries", service_registries.given()),
+        ("capacityProviderStrategy", capacity_provider_strategy.given()),
+        ("deploymentController", is_other_controller(deployment_controller)),
+        ("enableExecuteCommand", enable_execute_command.given()),
+        ("serviceConnectConfiguration", service_connect_configuration.given()),
+        ("volumeConfigurations", volume_configurations.given()),
+        ("vpcLatticeConfigurations", vpc_lattice_configurations.given()),
+    ])?;
+    refuse_grace_period(health_check_grace_period_seconds)?;
+    let settings = Settings {
+        desired_count: count(desired_count)?,
+        task_definition: task_definition.filter(|given| !given.is_empty()),
+        network: network_configuration.and_then(|network| network.awsvpc_configuration),
+        platform_version: platform(platform_version)?,
+        configuration: deployment_configuration,
+        constraints: placement_constraints.map(|given| constraints(Some(given))).transpose()?,
+        strategies: placement_strategy.map(|given| strategies(Some(given))).transpose()?,
+        propagate_tags: propagate_tags.map(propagation),
+        managed_tags: enable_ecs_managed_tags,
+    };
+    let force_new_deployment = force_new_deployment.unwrap_or(false);
+    Ok((OfUpdate { cluster, service, force_new_deployment }, settings))
+}
+
+impl Settings {
+    /// What a launch type or a scheduling strategy does not know.
+    pub fn check(&self, launch_type: LaunchType, strategy: SchedulingStrategy) -> Result<(), ecs::Error> {
+        if launch_type == LaunchType::Fargate {
+            if strategy == SchedulingStrategy::Daemon {
+                return Err(invalid("The daemon scheduling strategy is not supported for Fargate launch type."));
+            }
+            refuse_on_fargate("Placement constraints", self.constraints.given())?;
+            refuse_on_fargate("Placement strategies", self.strategies.given())?;
+        } else if self.platform_version.is_some() {
+            return Err(invalid("The platform version must be null when specifying an EC2 launch type."));
+        }
+        if strategy == SchedulingStrategy::Daemon {
+            if self.desired_count.is_some() {
+                return Err(invalid("The daemon scheduling strategy does not support a desired count."));
+            }
+            if self.strategies.given() {
+                return Err(invalid("The daemon scheduling strategy does not support placement strategies."));
+            }
+        }
+        Ok(())
+    }
+
+    pub fn apply(&self, service: &mut Service) -> Result<(), ecs::Error> {
+        service.desired_count = self.desired_count.unwrap_or(service.desired_count);
+        if let Some(given) = &self.configuration {
+            service.configuration = configuration(given.clone(), service.configuration.clone())?;
+        }
+        if let Some(given) = &self.constraints {
+            service.constraints.clone_from(given);
+        }
+        if let Some(given) = &self.strategies {
+            service.strategies.clone_from(given);
+        }
+        service.propagate_tags = self.propagate_tags.unwrap_or(service.propagate_tags);
+        service.managed_tags = self.managed_tags.unwrap_or(service.managed_tags);
+        Ok(())
+    }
+}
+
+impl Given for PlacementConstraint {
+    fn given(&self) -> bool {
+        true
+    }
+}
+
+pub fn default_configuration(strategy: SchedulingStrategy) -> DeploymentConfiguration {
+    let (minimum_healthy_percent, maximum_percent) = match strategy {
+        SchedulingStrategy::Replica => (100, 200),
+        SchedulingStrategy::Daemon => (0, 100),
+    };
+    DeploymentConfiguration { minimum_healthy_percent, maximum_percent, circuit_breaker: None }
+}
+
+fn configuration(
+    given: ecs::DeploymentConfiguration,
+    present: DeploymentConfiguration,
+) -> Result<DeploymentConfiguration, ecs::Error> {
+    let ecs::DeploymentConfiguration {
+        deployment_circuit_breaker,
+        maximum_percent,
+        minimum_healthy_percent,
+        alarms,
+        strategy,
+        bake_time_in_minutes,
+        lifecycle_hooks,
+        linear_configuration,
+        canary_configuration,
+    } = given;
+    let other_strategy = strategy.is_some_and(|strategy| strategy != ecs::DeploymentStrategy::Rolling);
+    refuse(&[
+        ("deploymentConfiguration.alarms", alarms.is_some_and(|alarms| alarms.enable)),
+        ("deploymentConfiguration.strategy", other_strategy),
+        ("deploymentConfiguration.bakeTimeInMinutes", bake_time_in_minutes.is_some_and(|minutes| minutes != 0)),
+        ("deploymentConfiguration.lifecycleHooks", lifecycle_hooks.given()),
+        ("deploymentConfiguration.linearConfiguration", linear_configuration.given()),
+        ("deploymentConfiguration.canaryConfiguration", canary_configuration.given()),
+    ])?;
+    let percent = |field: &str, given: Option<i32>, present: u32| match given {
+        None => Ok(present),
+        Some(given) => {
+            u32::try_from(given).map_err(|_| invalid(format!("{field} must not be negative, and is {given}.")))
+        }
+    };
+    let minimum = percent("minimumHealthyPercent", minimum_healthy_percent, present.minimum_healthy_percent)?;
+    let maximum = percent("maximumPercent", maximum_percent, present.maximum_percent)?;
+    if minimum > 100 {
+        return Err(invalid(format!("minimumHealthyPercent must be at most 100, and is {minimum}.")));
+    }
+    if maximum < 100 {
+        return Err(invalid(format!("maximumPercent must be at least 100, and is {maximum}.")));
+    }
+    Ok(DeploymentConfiguration {
+        minimum_healthy_percent: minimum,
+        maximum_percent: maximum,
+        circuit_breaker: deployment_circuit_breaker
+            .map(|given| CircuitBreaker { enable: given.enable, rollback: given.rollback })
+            .or(present.circuit_breaker),
+    })
+}
+
+fn refuse(fields: &[(&str, bool)]) -> Result<(), ecs::Error> {
+    unsupported(fields).map_err(invalid)
+}
+
+fn refuse_grace_period(given: Option<i32>) -> Result<(), ecs::Error> {
+    match given {
+        None | Some(0) => Ok(()),
+        Some(_) => Err(invalid(
+            "The health check grace period is only valid for services configured to use load balancers, which are not \
+             supported by Longshore yet.",
+        )),
+    }
+}
+
+fn is_rebalancing(given: Option<ecs::AvailabilityZoneRebalancing>) -> bool {
+    given == Some(ecs::AvailabilityZoneRebalancing::Enabled)
+}
+
+fn is_other_controller(given: Option<ecs::DeploymentController>) -> bool {
+    given.is_some_and(|controller| controller.r#type != ecs::DeploymentControllerType::Ecs)
+}
+
+fn count(given: Option<i32>) -> Result<Option<u32>, ecs::Error> {
+    let count = given.map(|count| not_negative("desiredCount", count)).transpose()?;
+    Ok(count.and_then(|count| u32::try_from(count).ok()))
+}
+
+fn platform(given: Option<String>) -> Result<Option<String>, ecs::Error> {
+    check_platform_version(given.as_deref())?;
+    Ok(given.filter(|given| !given.is_empty()))
+}
+
+fn propagation(given: ecs::PropagateTags) -> Option<PropagateTags> {
+    match given {
+        ecs::PropagateTags::None => None,
+        ecs::PropagateTags::TaskDefinition => Some(PropagateTags::TaskDefinition),
+        ecs::PropagateTags::Service => Some(PropagateTags::Service),
+    }
+}

@@ -1,0 +1,91 @@
+//! Deployments whose tasks do not start: they are slowed down, and given up where the service says so.
+
+use super::Plan;
+use crate::view::{DeploymentTasks, View};
+use longshore_model::service::{Deployment, RolloutState, Service, Status};
+use longshore_model::{Record, TaskId, Timestamp};
+
+/// Between the first failed start and the next try, in milliseconds; twice as long after each round.
+const FIRST_PAUSE: i64 = 1000;
+const LONGEST_PAUSE: i64 = 15 * 60 * 1000;
+/// After so many rounds of failed starts it is said that the service cannot start its tasks.
+const ROUNDS: u32 = 3;
+const BREAKER: &str = "ECS deployment circuit breaker: tasks failed to start.";
+
+/// Until when nothing is started.
+#[derive(Clone, Copy, Debug)]
+pub struct Pause {
+    pub until: Timestamp,
+    /// Whether users are told.
+    pub is_long: bool,
+}
+
+/// The consecutive failures at which a deployment is given up.
+pub fn threshold(desired: u32) -> u32 {
+    desired.div_ceil(2).clamp(3, 200)
+}
+
+/// How many tasks of a deployment have failed since one of it came up.
+pub fn failed_tasks(view: &View, service: &Service, deployment: &Deployment) -> u32 {
+    let Some(tasks) = view.service_tasks().deployment(&service.key(), &deployment.id) else { return 0 };
+    let since = last_start(view, service, tasks);
+    let of = |ended: &imbl::OrdSet<(Timestamp, TaskId)>| {
+        ended.iter().rev().take_while(|(at, _)| since.is_none_or(|since| *at > since)).count()
+    };
+    u32::try_from(of(&tasks.failed) + of(&tasks.unhealthy)).unwrap_or(u32::MAX)
+}
+
+/// The pause that the last failed starts ask for.
+pub fn pause(view: &View, service: &Service) -> Option<Pause> {
+    let deployment = service.primary()?;
+    let tasks = view.service_tasks().deployment(&service.key(), &deployment.id)?;
+    let (last, _) = tasks.failed.get_max()?;
+    let since = last_start(view, service, tasks);
+    let recent = tasks.failed.iter().rev().take_while(|(at, _)| since.is_none_or(|since| *at > since));
+    let failed = u32::try_from(recent.count()).unwrap_or(u32::MAX);
+    let rounds = failed.div_ceil(service.desired_count.max(1));
+    let doubled = FIRST_PAUSE.checked_shl(rounds.checked_sub(1)?.min(30)).unwrap_or(LONGEST_PAUSE);
+    Some(Pause { until: last.plus_millis(doubled.min(LONGEST_PAUSE)), is_long: rounds >= ROUNDS })
+}
+
+/// When the youngest of the tasks that run was RUNNING.
+fn last_start(view: &View, service: &Service, tasks: &DeploymentTasks) -> Option<Timestamp> {
+    if tasks.failed.is_empty() && tasks.unhealthy.is_empty() {
+        return None;
+    }
+    let running = tasks.running.iter().filter_map(|id| view.task(&service.scope, &service.cluster, *id));
+    running.filter_map(|task| task.times.started_at).max()
+}
+
+impl Plan {
+    /// Gives up a deployment whose tasks fail again and again, and goes back to the last one that was completed.
+    pub(super) fn fail_deployment(&mut self, view: &View, now: Timestamp) {
+        let service = &self.next;
+        let Some(primary) = service.primary() else { return };
+        let breaker = service.configuration.circuit_breaker.filter(|breaker| breaker.enable);
+        let Some(breaker) = breaker.filter(|_| service.status == Status::Active) else { return };
+        let failed = failed_tasks(view, service, primary);
+        if primary.rollout_state != RolloutState::InProgress || failed < threshold(service.desired_count) {
+            return;
+        }
+        let back = service.last_completed.clone().filter(|last| breaker.rollback && last.id != primary.id);
+        self.give_up(BREAKER, "tasks failed to start", back.map(|last| *last), now);
+    }
+
+    fn give_up(&mut self, reason: &str, cause: &str, back: Option<Deployment>, now: Timestamp) {
+        let name = self.next.name.clone();
+        let Some(primary) = self.next.deployments.first_mut() else { return };
+        primary.rollout_state = RolloutState::Failed;
+        primary.rollout_state_reason = reason.to_owned();
+        primary.updated_at = now;
+        self.said.push(format!("(service {name}) (deployment {}) deployment failed: {cause}.", primary.id));
+        let Some(mut back) = back else { return };
+        self.said.push(format!("(service {name}) rolling back to deployment {}.", back.id));
+        back.rollout_state = RolloutState::InProgress;
+        back.rollout_state_reason =
+            format!("ECS deployment circuit breaker: rolling back to deploymentId {}.", back.id);
+        back.updated_at = now;
+        self.next.deployments.retain(|deployment| deployment.id != back.id);
+        self.next.deployments.insert(0, back);
+    }
+}

@@ -1,0 +1,294 @@
+//! Services. Invariant: a service has at most one PRIMARY deployment, and it is the first one.
+//!
+//! Follows <https://docs.aws.amazon.com/AmazonECS/latest/APIReference/API_Service.html>.
+
+use crate::arn;
+use crate::change::Key;
+use crate::id::IdSource;
+use crate::placement::{PlacementConstraint, PlacementStrategy};
+use crate::record::Record;
+use crate::scope::Scope;
+use crate::tag::Tags;
+use crate::task::{LaunchType, Task, TaskRef};
+use crate::time::Timestamp;
+use serde::{Deserialize, Serialize};
+
+/// What the `group` of a service's tasks begins with; no other task may have such a group.
+pub const GROUP: &str = "service:";
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Service {
+    pub scope: Scope,
+    pub cluster: String,
+    pub name: String,
+    pub status: Status,
+    pub scheduling_strategy: SchedulingStrategy,
+    /// Of DAEMON services it follows the instances.
+    pub desired_count: u32,
+    pub launch_type: LaunchType,
+    pub configuration: DeploymentConfiguration,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub health_check_grace_period: Option<u32>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub constraints: Vec<PlacementConstraint>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub strategies: Vec<PlacementStrategy>,
+    pub availability_zone_rebalancing: bool,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub propagate_tags: Option<PropagateTags>,
+    pub managed_tags: bool,
+    /// The PRIMARY one first, then those that it replaces, newest first.
+    pub deployments: Vec<Deployment>,
+    /// What a deployment that fails is rolled back to.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_completed: Option<Box<Deployment>>,
+    #[serde(default, skip_serializing_if = "Tags::is_empty")]
+    pub tags: Tags,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub client_token: Option<String>,
+    pub created_at: Timestamp,
+    /// The ARN of who made it.
+    pub created_by: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub deleted_at: Option<Timestamp>,
+    /// Whether it was said that the service is steady, which is not said again before it was not.
+    pub steady: bool,
+    /// What keeps it from going on, as it was last said.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub obstacle: Option<Obstacle>,
+    /// How many events it has had, which numbers them.
+    pub events: u64,
+    /// Counts its changes, so that two decisions that were made on one state conflict.
+    pub version: u64,
+}
+
+/// An event that says why a service does not go on.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Obstacle {
+    pub message: String,
+    pub said_at: Timestamp,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "SCREAMING_SNAKE_CASE")]
+pub enum Status {
+    Active,
+    /// Deleted, and its tasks are being stopped.
+    Draining,
+    /// Deleted; still described for a while.
+    Inactive,
+}
+
+impl Status {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Active => "ACTIVE",
+            Self::Draining => "DRAINING",
+            Self::Inactive => "INACTIVE",
+        }
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "SCREAMING_SNAKE_CASE")]
+pub enum SchedulingStrategy {
+    /// As many tasks as are desired, wherever they fit.
+    Replica,
+    /// One task on each container instance that meets the constraints.
+    Daemon,
+}
+
+/// Where the tags of a service's tasks come from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "SCREAMING_SNAKE_CASE")]
+pub enum PropagateTags {
+    TaskDefinition,
+    Service,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DeploymentConfiguration {
+    /// Of the desired count, rounded up.
+    pub minimum_healthy_percent: u32,
+    /// Of the desired count, rounded down.
+    pub maximum_percent: u32,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub circuit_breaker: Option<CircuitBreaker>,
+}
+
+impl DeploymentConfiguration {
+    /// The fewest tasks that stay healthy while others are replaced.
+    pub fn minimum(&self, desired: u32) -> u32 {
+        let exact = u64::from(desired) * u64::from(self.minimum_healthy_percent);
+        u32::try_from(exact.div_ceil(100)).unwrap_or(u32::MAX)
+    }
+
+    /// The most tasks that there are while some are replaced.
+    pub fn maximum(&self, desired: u32) -> u32 {
+        let exact = u64::from(desired) * u64::from(self.maximum_percent);
+        u32::try_from(exact / 100).unwrap_or(u32::MAX)
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CircuitBreaker {
+    pub enable: bool,
+    pub rollback: bool,
+}
+
+/// One version of a service, and how far it is in use.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Deployment {
+    /// `ecs-svc/` and 19 digits.
+    pub id: String,
+    pub family: String,
+    pub revision: u32,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub network: Option<NetworkConfiguration>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub platform_version: Option<String>,
+    pub rollout_state: RolloutState,
+    pub rollout_state_reason: String,
+    pub created_at: Timestamp,
+    pub updated_at: Timestamp,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "SCREAMING_SNAKE_CASE")]
+pub enum RolloutState {
+    InProgress,
+    Completed,
+    Failed,
+}
+
+/// Where the network interfaces of tasks are, in the network mode awsvpc.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NetworkConfiguration {
+    pub subnets: Vec<String>,
+    pub security_groups: Vec<String>,
+    pub assign_public_ip: bool,
+}
+
+impl Service {
+    pub fn key_of(scope: &Scope, cluster: &str, name: &str) -> Key {
+        Key::new(format!("{}/{}/{cluster}/{name}", Self::TABLE, scope.path()))
+    }
+
+    pub fn arn(&self) -> String {
+        arn::ecs(&self.scope, format_args!("service/{}/{}", self.cluster, self.name))
+    }
+
+    /// The `group` of its tasks.
+    pub fn group(&self) -> String {
+        format!("{GROUP}{}", self.name)
+    }
+
+    pub fn primary(&self) -> Option<&Deployment> {
+        self.deployments.first()
+    }
+}
+
+/// The service that a task belongs to.
+pub fn key_of_task(task: &Task) -> Option<Key> {
+    let name = task.group.strip_prefix(GROUP)?;
+    Some(Service::key_of(&task.scope, &task.cluster, name))
+}
+
+/// A new deployment's id: 19 digits, of which the first is not 0.
+pub fn deployment_id(ids: &mut dyn IdSource) -> String {
+    const FIRST: u128 = 1_000_000_000_000_000_000;
+    format!("ecs-svc/{}", FIRST + (ids.next_u128() >> 64) % (9 * FIRST))
+}
+
+impl Record for Service {
+    const TABLE: &'static str = "service";
+    fn key(&self) -> Key {
+        Self::key_of(&self.scope, &self.cluster, &self.name)
+    }
+}
+
+/// Something that happened to a service, in words for its users.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ServiceEvent {
+    pub scope: Scope,
+    pub cluster: String,
+    pub service: String,
+    pub number: u64,
+    /// A UUID.
+    pub id: String,
+    pub at: Timestamp,
+    pub message: String,
+}
+
+impl ServiceEvent {
+    pub fn key_of(scope: &Scope, cluster: &str, service: &str, number: u64) -> Key {
+        // Zeros in front keep the keys of a service in the order of its events.
+        Key::new(format!("{}/{}/{cluster}/{service}/{number:012}", Self::TABLE, scope.path()))
+    }
+}
+
+impl Record for ServiceEvent {
+    const TABLE: &'static str = "service-event";
+    fn key(&self) -> Key {
+        Self::key_of(&self.scope, &self.cluster, &self.service, self.number)
+    }
+}
+
+/// Keeps a task from being stopped when its service needs fewer or others.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TaskProtection {
+    pub task: TaskRef,
+    pub until: Timestamp,
+}
+
+impl TaskProtection {
+    pub fn key_of(task: &TaskRef) -> Key {
+        Key::new(format!("{}/{}/{}/{}", Self::TABLE, task.scope.path(), task.cluster, task.id))
+    }
+}
+
+impl Record for TaskProtection {
+    const TABLE: &'static str = "task-protection";
+    fn key(&self) -> Key {
+        Self::key_of(&self.task)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bounds_are_rounded_as_aws_does() {
+        let check = |desired, minimum, maximum| {
+            let of = DeploymentConfiguration {
+                minimum_healthy_percent: minimum,
+                maximum_percent: maximum,
+                circuit_breaker: None,
+            };
+            (of.minimum(desired), of.maximum(desired))
+        };
+        assert_eq!(check(4, 100, 200), (4, 8));
+        assert_eq!(check(3, 50, 150), (2, 4));
+        assert_eq!(check(1, 50, 199), (1, 1));
+        assert_eq!(check(10, 0, 100), (0, 10));
+        assert_eq!(check(0, 100, 200), (0, 0));
+        assert_eq!(check(u32::MAX, 100, 200), (u32::MAX, u32::MAX));
+    }
+
+    #[test]
+    fn deployments_are_named_by_nineteen_digits() {
+        struct Fixed(u128);
+        impl IdSource for Fixed {
+            fn next_u128(&mut self) -> u128 {
+                self.0
+            }
+        }
+        for number in [0, 1, u128::MAX] {
+            let id = deployment_id(&mut Fixed(number));
+            let digits = id.strip_prefix("ecs-svc/").unwrap();
+            assert_eq!(digits.len(), 19);
+            assert!(digits.bytes().all(|b| b.is_ascii_digit()) && !digits.starts_with('0'));
+        }
+    }
+}
