@@ -6,11 +6,11 @@
 use crate::context::{CommitError, Context, RandomIds};
 use longshore_engine::View;
 use longshore_engine::service::{self, Settings};
-use longshore_model::{Record, Timestamp};
 use longshore_model::change::{Batch, Key};
 use longshore_model::container_instance::ContainerInstance;
 use longshore_model::service::{SchedulingStrategy, Service, TaskProtection, key_of_task};
 use longshore_model::task::Task;
+use longshore_model::{Record, Timestamp};
 use longshore_store::{Followed, Follower};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -125,7 +125,8 @@ impl Driver {
     }
 
     fn take_protection(&mut self, view: &View, key: &Key) {
-        let task = view.task_protections.get(key).and_then(|protection| view.tasks.get(&protection.task.key()));
+        let task =
+            view.task_protections.get(key).and_then(|protection| view.tasks.get(&protection.task.key()));
         self.due.extend(task.and_then(|task| key_of_task(task)));
     }
 
@@ -161,7 +162,11 @@ impl Driver {
                 self.later.extend(again_at.map(|at| (key, at)));
             }
             Err(error) => {
-                tracing::error!(service = key.as_str(), error = &error as &dyn std::error::Error, "a service is not as it should be yet");
+                tracing::error!(
+                    service = key.as_str(),
+                    error = &error as &dyn std::error::Error,
+                    "a service is not as it should be yet"
+                );
                 self.later.insert(key, context.now().plus_millis(RETRY));
             }
         }

@@ -97,7 +97,7 @@ fn in_order(operation: &str, input: &'static Schema) -> Value {
         members.push("containerDefinitions", Value::List(vec![container]));
     }
     // On instances, which are what RunTask chooses by itself, it would ask for instances first.
-    if let ("RunTask", Value::Map(members)) = (operation, &mut request) {
+    if let ("RunTask" | "CreateService", Value::Map(members)) = (operation, &mut request) {
         members.push("launchType", text("FARGATE"));
     }
     request

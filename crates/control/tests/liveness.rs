@@ -86,7 +86,7 @@ impl ControlPlane {
             keep_stopped_tasks: 0,
             shared_store: true,
             instance_lost_after: Duration::from_secs(3600),
-            task_healthy_after: std::time::Duration::ZERO,
+            task_healthy_after: Duration::ZERO,
         };
         let context = Arc::new(Context::new(Arc::new(store), log_store, config));
         tokio::spawn(liveness::run(Arc::clone(&context)));

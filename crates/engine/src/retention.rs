@@ -44,7 +44,10 @@ fn is_used(view: &View, definition: &TaskDefinition) -> bool {
         let deployed = service.deployments.iter().chain(service.last_completed.as_deref());
         service.scope == definition.scope
             && service.status != service::Status::Inactive
-            && deployed.into_iter().any(|d| d.family == definition.family && d.revision == definition.revision)
+            && deployed
+                .into_iter()
+                .any(|d| d.family == definition.family && d.revision == definition.revision)
     };
-    view.tasks.iter().any(|task| of_definition(task)) || view.services.iter().any(|service| of_service(service))
+    view.tasks.iter().any(|task| of_definition(task))
+        || view.services.iter().any(|service| of_service(service))
 }

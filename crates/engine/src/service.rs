@@ -20,8 +20,8 @@ use longshore_model::change::Key;
 use longshore_model::id::IdSource;
 use longshore_model::placement::{PlacementStrategy, SpreadField};
 use longshore_model::service::{
-    Deployment, NetworkConfiguration, Obstacle, PropagateTags, RolloutState, SchedulingStrategy, Service, ServiceEvent, Status,
-    deployment_id,
+    Deployment, NetworkConfiguration, Obstacle, PropagateTags, RolloutState, SchedulingStrategy, Service,
+    ServiceEvent, Status, deployment_id,
 };
 use longshore_model::task::{Overrides, Task, TaskRef};
 use longshore_model::task_definition::TaskDefinition;
@@ -94,7 +94,14 @@ pub fn reconcile(
 }
 
 /// Writes a plan, so that of two that were made on one state only the first is carried out.
-pub fn write(view: &View, service: &Service, plan: &Plan, transaction: &mut Transaction, now: Timestamp, ids: &mut dyn IdSource) {
+pub fn write(
+    view: &View,
+    service: &Service,
+    plan: &Plan,
+    transaction: &mut Transaction,
+    now: Timestamp,
+    ids: &mut dyn IdSource,
+) {
     if !plan.changes(service) {
         return;
     }
@@ -140,7 +147,13 @@ pub fn deploy(service: &mut Service, deployment: Deployment) {
 }
 
 /// Adds an event to those of a service, which the caller writes, and forgets the one that is too old.
-pub fn say(service: &mut Service, message: &str, transaction: &mut Transaction, now: Timestamp, ids: &mut dyn IdSource) {
+pub fn say(
+    service: &mut Service,
+    message: &str,
+    transaction: &mut Transaction,
+    now: Timestamp,
+    ids: &mut dyn IdSource,
+) {
     let (scope, cluster, name) = (&service.scope, &service.cluster, &service.name);
     transaction.create(&ServiceEvent {
         scope: scope.clone(),
@@ -176,7 +189,8 @@ impl Plan {
         let mut first = true;
         self.next.deployments.retain(|deployment| std::mem::take(&mut first) || !drained(deployment));
         if self.next.status == Status::Draining {
-            let all_drained = view.service_tasks().deployments(&key).all(|(id, _)| is_drained(view, &key, id));
+            let all_drained =
+                view.service_tasks().deployments(&key).all(|(id, _)| is_drained(view, &key, id));
             if all_drained {
                 self.next.status = Status::Inactive;
                 self.next.deleted_at = Some(now);
@@ -196,7 +210,10 @@ impl Plan {
     fn start(&mut self, view: &View, seen: &Seen, now: Timestamp, ids: &mut dyn IdSource) -> Option<String> {
         let service = &self.next;
         let deployment = service.primary()?;
-        if seen.missing == 0 || service.status != Status::Active || deployment.rollout_state == RolloutState::Failed {
+        if seen.missing == 0
+            || service.status != Status::Active
+            || deployment.rollout_state == RolloutState::Failed
+        {
             return None;
         }
         if let Some(pause) = seen.pause.filter(|pause| pause.until > now) {
@@ -211,7 +228,8 @@ impl Plan {
             return Some(obstacle::without_definition(service, deployment));
         };
         if service.scheduling_strategy == SchedulingStrategy::Daemon {
-            let instances: Vec<ContainerInstanceId> = seen.free_instances.iter().copied().take(count).collect();
+            let instances: Vec<ContainerInstanceId> =
+                seen.free_instances.iter().copied().take(count).collect();
             request.count = u32::try_from(instances.len()).unwrap_or(u32::MAX);
             request.instances = Some(instances);
         }

@@ -1,8 +1,9 @@
-//! Why a task is where it is, for people: the causes in the order in which they came to be.
+//! Why a task or a service is where it is, for people: the causes in the order in which they came to be.
 //!
 //! Invariant: every line is read from the records; nothing is guessed.
 
 mod placeable;
+mod service;
 
 use crate::view::View;
 use longshore_model::arn::Arn;
@@ -10,7 +11,7 @@ use longshore_model::container_instance::Status;
 use longshore_model::task::{Container, ContainerStatus, DesiredStatus, LastStatus, Task};
 use longshore_model::{Scope, Timestamp};
 
-/// The causes that the records give of a task's state, first cause first; of a task definition, which instances of the
+/// The causes that the records give of a task's or a service's state, first cause first; of a task definition, which instances of the
 /// cluster would take a task of it now and what keeps it from the others.
 ///
 /// # Errors
@@ -18,8 +19,8 @@ use longshore_model::{Scope, Timestamp};
 pub fn explain(view: &View, arn: &str, cluster: &str, now: Timestamp) -> Result<Vec<String>, String> {
     let wrong = || {
         format!(
-            "{arn} is not the ARN of a task or of a task definition: run-task and describe-tasks print them as taskArn \
-             and taskDefinitionArn"
+            "{arn} is not the ARN of a task, a service or a task definition: run-task, describe-tasks and \
+             describe-services print them as taskArn, serviceArn and taskDefinitionArn"
         )
     };
     let parsed = Arn::parse(arn).filter(|parsed| parsed.service == "ecs").ok_or_else(wrong)?;
@@ -27,6 +28,11 @@ pub fn explain(view: &View, arn: &str, cluster: &str, now: Timestamp) -> Result<
     let parts: Vec<&str> = parsed.resource.split('/').collect();
     match parts.as_slice() {
         ["task", cluster, id] => explain_task(view, &scope, cluster, id, arn, now),
+        ["service", cluster, name] => {
+            let found = view.service(&scope, cluster, name);
+            let service = found.ok_or_else(|| format!("no service has the ARN {arn}"))?;
+            Ok(service::explain(view, service, now))
+        }
         ["task-definition", revision] => {
             let (family, revision) = revision.split_once(':').ok_or_else(wrong)?;
             let definition = revision.parse().ok().and_then(|r| view.task_definition(&scope, family, r));

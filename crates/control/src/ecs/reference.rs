@@ -69,7 +69,8 @@ fn id<I: FromStr>(scope: &Scope, cluster: &str, given: &str, kind: &str) -> Resu
 /// region.
 pub fn service_name(scope: &Scope, cluster: &str, given: &str) -> Option<String> {
     let Some(arn) = Arn::parse(given) else { return Some(given.to_owned()) };
-    let name = arn.resource.strip_prefix("service/").filter(|_| arn.service == "ecs" && arn.in_scope(scope))?;
+    let name =
+        arn.resource.strip_prefix("service/").filter(|_| arn.service == "ecs" && arn.in_scope(scope))?;
     match name.split_once('/') {
         None => Some(name.to_owned()),
         Some((of, name)) => (of == cluster).then(|| name.to_owned()),

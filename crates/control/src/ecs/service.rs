@@ -17,9 +17,7 @@ use crate::context::RandomIds;
 use longshore_ecs as ecs;
 use longshore_engine::{View, service as engine};
 use longshore_model::cluster::Cluster;
-use longshore_model::service::{
-    Deployment, NetworkConfiguration, SchedulingStrategy, Service, Status,
-};
+use longshore_model::service::{Deployment, NetworkConfiguration, SchedulingStrategy, Service, Status};
 use longshore_model::task::LaunchType;
 use longshore_model::task_definition::TaskDefinition;
 use longshore_model::{Record, Tags, Timestamp, arn};
@@ -40,7 +38,9 @@ pub async fn create(
             let present = view.services.get(&wanted.key());
             match present.map(|present| (present, present.status)) {
                 None => transaction.create(&wanted),
-                Some((present, Status::Active)) if is_same(present, &wanted) => return Ok((**present).clone()),
+                Some((present, Status::Active)) if is_same(present, &wanted) => {
+                    return Ok((**present).clone());
+                }
                 Some((_, Status::Active)) => return Err(invalid("Creation of service was not idempotent.")),
                 Some((_, Status::Draining)) => {
                     return Err(invalid("Unable to Start a service that is still Draining."));
@@ -85,7 +85,9 @@ impl Create {
         };
         settings.check(launch_type, scheduling_strategy)?;
         if scheduling_strategy == SchedulingStrategy::Replica && settings.desired_count.is_none() {
-            return Err(invalid("The desired count is required for services with the scheduling strategy REPLICA."));
+            return Err(invalid(
+                "The desired count is required for services with the scheduling strategy REPLICA.",
+            ));
         }
         if settings.task_definition.is_none() {
             return Err(invalid("TaskDefinition can not be blank."));
@@ -190,7 +192,9 @@ fn new_network(
 /// Whether creating the one where the other is changes nothing.
 fn is_same(present: &Service, wanted: &Service) -> bool {
     let runs = |service: &Service| {
-        service.primary().map(|d| (d.family.clone(), d.revision, d.network.clone(), d.platform_version.clone()))
+        service
+            .primary()
+            .map(|d| (d.family.clone(), d.revision, d.network.clone(), d.platform_version.clone()))
     };
     runs(present) == runs(wanted)
         && *wanted

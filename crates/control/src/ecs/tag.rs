@@ -125,7 +125,10 @@ impl Tagged {
             "service" => {
                 let (cluster, _) = name.split_once('/').unwrap_or(("default", name));
                 let service = reference::service(view, scope, cluster, arn)?;
-                Some(service).filter(|s| s.status != service::Status::Inactive).map(Self::Service).ok_or_else(|| not_found(arn))
+                Some(service)
+                    .filter(|s| s.status != service::Status::Inactive)
+                    .map(Self::Service)
+                    .ok_or_else(|| not_found(arn))
             }
             "container-instance" => {
                 let (cluster, _) = name.split_once('/').unwrap_or((name, ""));

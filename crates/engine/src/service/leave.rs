@@ -26,7 +26,8 @@ impl Plan {
         let unhealthy = |one: &&One| one.standing == Standing::Unhealthy;
         let starting = |one: &&One| one.standing == Standing::Starting;
         for one in chosen.iter().filter(unhealthy) {
-            self.said.push(format!("(service {name}) (task {}) failed container health checks.", one.task.id));
+            self.said
+                .push(format!("(service {name}) (task {}) failed container health checks.", one.task.id));
         }
         let pending = chosen.iter().filter(starting).count();
         if pending > 0 {
@@ -75,11 +76,13 @@ impl<'a> Choice<'a> {
         let (staying, leaving): (Vec<&One>, Vec<&One>) = seen.tasks.iter().partition(|one| one.stays);
         let leaving = self.unprotected(leaving, again_at);
         let staying_count = staying.len();
-        let (unhealthy, staying): (Vec<&One>, Vec<&One>) =
-            self.unprotected(staying, again_at).into_iter().partition(|one| one.standing == Standing::Unhealthy);
+        let (unhealthy, staying): (Vec<&One>, Vec<&One>) = self
+            .unprotected(staying, again_at)
+            .into_iter()
+            .partition(|one| one.standing == Standing::Unhealthy);
         // What waits for room that only a stop can make.
         let blocked = seen.missing.saturating_sub(seen.room).max(unplaced);
-        for one in ordered(&leaving) {
+        for one in ordered(&leaving, &seen.tasks) {
             let goes = match one.standing {
                 Standing::Starting | Standing::Unproven => true,
                 Standing::Unhealthy => blocked > 0 || seen.good_healthy >= desired,
@@ -89,12 +92,12 @@ impl<'a> Choice<'a> {
             };
             self.take(one, goes);
         }
-        for one in ordered(&unhealthy) {
+        for one in ordered(&unhealthy, &seen.tasks) {
             let goes = blocked > 0 || seen.good_healthy >= desired;
             self.take(one, goes);
         }
         let too_many = staying_count.saturating_sub(unhealthy.len()).saturating_sub(desired as usize);
-        for one in ordered(&staying).into_iter().take(too_many) {
+        for one in ordered(&staying, &seen.tasks).into_iter().take(too_many) {
             self.take(one, true);
         }
         self.chosen
@@ -128,12 +131,12 @@ impl<'a> Choice<'a> {
 }
 
 /// In the order in which they are stopped: what has come least far first, then so that zones and after them instances keep
-/// even numbers, then the youngest.
-fn ordered<'a>(tasks: &[&'a One]) -> Vec<&'a One> {
+/// even numbers of all the service's tasks, then the youngest.
+fn ordered<'a>(tasks: &[&'a One], all: &'a [One]) -> Vec<&'a One> {
     let mut left: Vec<&One> = tasks.to_vec();
     let mut by_zone: BTreeMap<&str, usize> = BTreeMap::new();
     let mut by_instance: BTreeMap<ContainerInstanceId, usize> = BTreeMap::new();
-    for one in tasks {
+    for one in all {
         *by_zone.entry(&one.task.availability_zone).or_default() += 1;
         *by_instance.entry(one.task.container_instance).or_default() += 1;
     }
@@ -146,9 +149,9 @@ fn ordered<'a>(tasks: &[&'a One]) -> Vec<&'a One> {
         };
         let next = left.iter().enumerate().min_by_key(|(_, one)| rank(one)).map(|(place, _)| place);
         let Some(one) = next.map(|place| left.swap_remove(place)) else { break };
-        for count in by_zone.get_mut(one.task.availability_zone.as_str()).into_iter().chain(by_instance.get_mut(&one.task.container_instance)) {
-            *count -= 1;
-        }
+        let zone = by_zone.get_mut(one.task.availability_zone.as_str());
+        let instance = by_instance.get_mut(&one.task.container_instance);
+        zone.into_iter().chain(instance).for_each(|count| *count -= 1);
         order.push(one);
     }
     order

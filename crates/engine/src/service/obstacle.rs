@@ -33,7 +33,10 @@ pub fn of_placement(service: &Service, view: &View, placement: &Placement) -> Op
     let closest = placement.failures.iter().max_by_key(|failure| failure.reason)?;
     let name = &service.name;
     if service.launch_type == LaunchType::Fargate {
-        return Some(format!("(service {name}) was unable to place a task. Reason: {}", closest.reason.detail()));
+        return Some(format!(
+            "(service {name}) was unable to place a task. Reason: {}",
+            closest.reason.detail()
+        ));
     }
     let reason = refusal(service, view, closest);
     Some(format!(
@@ -49,7 +52,9 @@ fn refusal(service: &Service, view: &View, closest: &Failure) -> String {
         };
         return match view.instances_of(&service.scope, &service.cluster).find(is_there) {
             None => "No Container Instances were found in your cluster".to_owned(),
-            Some(_) => "No Container Instances were found in your capacity provider or launch type".to_owned(),
+            Some(_) => {
+                "No Container Instances were found in your capacity provider or launch type".to_owned()
+            }
         };
     };
     let what = match closest.reason {

@@ -143,8 +143,8 @@ impl Look<'_> {
             return Standing::Starting;
         }
         let definition = self.view.task_definition(&task.scope, &task.family, task.revision);
-        let is_checked = definition
-            .is_some_and(|d| d.containers.iter().any(|c| c.essential && c.health_check.is_some()));
+        let is_checked =
+            definition.is_some_and(|d| d.containers.iter().any(|c| c.essential && c.health_check.is_some()));
         match definition.map_or(Health::Unknown, |definition| lifecycle::health(task, definition)) {
             Health::Unhealthy => Standing::Unhealthy,
             Health::Healthy => Standing::Healthy,

@@ -13,15 +13,18 @@ pub fn explain(view: &View, cluster: &str, definition: &Arc<TaskDefinition>) -> 
     let found = view.cluster(&definition.scope, cluster);
     let cluster = found.ok_or_else(|| format!("there is no cluster {cluster}: say which with --cluster"))?;
     let request = request(cluster, definition);
-    let said: Vec<String> = placement::explain(view, &request)
-        .iter()
-        .map(|(instance, reasons)| of_instance(view, &request, instance, reasons))
-        .collect();
+    let said = lines(view, &request);
     if said.is_empty() {
         let kind = request.launch_type.as_str();
         return Ok(vec![format!("the cluster {} has no instance for the launch type {kind}", cluster.name)]);
     }
     Ok(said)
+}
+
+/// Whether each instance would take such a task, and what keeps it from that.
+pub fn lines(view: &View, request: &Request) -> Vec<String> {
+    let explained = placement::explain(view, request);
+    explained.iter().map(|(instance, reasons)| of_instance(view, request, instance, reasons)).collect()
 }
 
 /// A task as RunTask makes it without options. Which subnets it would have is not known.

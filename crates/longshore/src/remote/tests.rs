@@ -33,7 +33,7 @@ async fn control() -> Machine {
         keep_stopped_tasks: 0,
         shared_store: false,
         instance_lost_after: Duration::MAX,
-        task_healthy_after: std::time::Duration::ZERO,
+        task_healthy_after: Duration::ZERO,
     };
     let context = Arc::new(Context::new(Arc::new(store), log_store, config));
     let gate = Listener::new(Arc::clone(&context)).await.unwrap();

@@ -1,8 +1,8 @@
 //! A service as describe calls show it.
 
+use super::super::placement;
 use super::super::tag;
 use super::super::task::render::launch_type;
-use super::super::placement;
 use longshore_ecs as ecs;
 use longshore_engine::View;
 use longshore_engine::service::failed_tasks;

@@ -12,11 +12,7 @@ use longshore_model::service::{
 };
 use longshore_model::task::LaunchType;
 
-given_when_present!(
-    ecs::CanaryConfiguration,
-    ecs::LinearConfiguration,
-    ecs::ServiceConnectConfiguration,
-);
+given_when_present!(ecs::CanaryConfiguration, ecs::LinearConfiguration, ecs::ServiceConnectConfiguration,);
 
 /// What may be said at any time; what is not said stays.
 pub struct Settings {
@@ -162,7 +158,9 @@ impl Settings {
     pub fn check(&self, launch_type: LaunchType, strategy: SchedulingStrategy) -> Result<(), ecs::Error> {
         if launch_type == LaunchType::Fargate {
             if strategy == SchedulingStrategy::Daemon {
-                return Err(invalid("The daemon scheduling strategy is not supported for Fargate launch type."));
+                return Err(invalid(
+                    "The daemon scheduling strategy is not supported for Fargate launch type.",
+                ));
             }
             refuse_on_fargate("Placement constraints", self.constraints.given())?;
             refuse_on_fargate("Placement strategies", self.strategies.given())?;
@@ -230,16 +228,18 @@ fn configuration(
     refuse(&[
         ("deploymentConfiguration.alarms", alarms.is_some_and(|alarms| alarms.enable)),
         ("deploymentConfiguration.strategy", other_strategy),
-        ("deploymentConfiguration.bakeTimeInMinutes", bake_time_in_minutes.is_some_and(|minutes| minutes != 0)),
+        (
+            "deploymentConfiguration.bakeTimeInMinutes",
+            bake_time_in_minutes.is_some_and(|minutes| minutes != 0),
+        ),
         ("deploymentConfiguration.lifecycleHooks", lifecycle_hooks.given()),
         ("deploymentConfiguration.linearConfiguration", linear_configuration.given()),
         ("deploymentConfiguration.canaryConfiguration", canary_configuration.given()),
     ])?;
     let percent = |field: &str, given: Option<i32>, present: u32| match given {
         None => Ok(present),
-        Some(given) => {
-            u32::try_from(given).map_err(|_| invalid(format!("{field} must not be negative, and is {given}.")))
-        }
+        Some(given) => u32::try_from(given)
+            .map_err(|_| invalid(format!("{field} must not be negative, and is {given}."))),
     };
     let minimum = percent("minimumHealthyPercent", minimum_healthy_percent, present.minimum_healthy_percent)?;
     let maximum = percent("maximumPercent", maximum_percent, present.maximum_percent)?;

@@ -1,0 +1,291 @@
+"""Services: they come up, stay up, change and go, with real containers."""
+
+import os
+import pathlib
+import signal
+
+import pytest
+from botocore.exceptions import WaiterError
+
+from support.aws import address, idle, refused
+from support.host import find_process, find_processes
+from support.waiting import until
+
+
+@pytest.fixture
+def cluster(cloud, name):
+    """A cluster of the test's own, without services and tasks again at its end."""
+    yield cloud.cluster(name)
+    for arn in cloud.ecs.list_services(cluster=name)["serviceArns"]:
+        cloud.ecs.delete_service(cluster=name, service=arn, force=True)
+        until(f"{arn} is INACTIVE", lambda arn=arn: describe(cloud, name, arn)["status"] == "INACTIVE")
+    cloud.stop_all(name)
+
+
+def create(cloud, cluster, definition, count=1, **settings):
+    request = {
+        "cluster": cluster,
+        "serviceName": "web",
+        "taskDefinition": definition,
+        "desiredCount": count,
+        "launchType": "FARGATE",
+        "networkConfiguration": cloud.network(),
+    } | settings
+    return cloud.ecs.create_service(**{field: value for field, value in request.items() if value is not None})["service"]
+
+
+def describe(cloud, cluster, service="web", **settings):
+    (found,) = cloud.ecs.describe_services(cluster=cluster, services=[service], **settings)["services"]
+    return found
+
+
+def events(cloud, cluster):
+    """The messages, oldest first."""
+    return [event["message"] for event in reversed(describe(cloud, cluster)["events"])]
+
+
+def stable(cloud, cluster):
+    """As the waiter services-stable looks at it, without its pauses."""
+
+    def check():
+        found = describe(cloud, cluster)
+        done = len(found["deployments"]) == 1 and found["runningCount"] == found["desiredCount"]
+        return found if done and found["deployments"][0]["rolloutState"] == "COMPLETED" else None
+
+    return until("the service is stable", check)
+
+
+def tasks(cloud, cluster, **settings):
+    arns = cloud.ecs.list_tasks(cluster=cluster, serviceName="web", **settings)["taskArns"]
+    return cloud.ecs.describe_tasks(cluster=cluster, tasks=arns)["tasks"] if arns else []
+
+
+def test_a_service_by_the_cli(cloud, cluster, name):
+    definition = cloud.register(name, {"command": idle(name)})
+    made = cloud.aws(
+        *["ecs", "create-service", "--cluster", cluster, "--service-name", "web", "--task-definition", definition],
+        *["--desired-count", "2", "--launch-type", "FARGATE", "--network-configuration", cloud.cli_network()],
+        *["--tags", "key=team,value=red", "--propagate-tags", "SERVICE", "--enable-ecs-managed-tags"],
+    )["service"]
+    assert (made["status"], made["desiredCount"], made["serviceName"]) == ("ACTIVE", 2, "web")
+    assert made["serviceArn"].endswith(f":service/{cluster}/web")
+    cloud.aws("ecs", "wait", "services-stable", "--cluster", cluster, "--services", "web")
+    found = describe(cloud, cluster, include=["TAGS"])
+    assert (found["runningCount"], found["pendingCount"]) == (2, 0)
+    assert found["tags"] == [{"key": "team", "value": "red"}]
+    (deployment,) = found["deployments"]
+    assert (deployment["status"], deployment["rolloutState"]) == ("PRIMARY", "COMPLETED")
+    running = tasks(cloud, cluster)
+    assert {task["group"] for task in running} == {"service:web"}
+    assert {task["startedBy"] for task in running} == {deployment["id"]}
+    assert len(find_processes(name)) >= 2
+    arn = running[0]["taskArn"]
+    tags = cloud.aws("ecs", "list-tags-for-resource", "--resource-arn", arn)["tags"]
+    assert {tag["key"]: tag["value"] for tag in tags} == {
+        "team": "red",
+        "aws:ecs:clusterName": cluster,
+        "aws:ecs:serviceName": "web",
+    }
+    assert cloud.aws("ecs", "list-services", "--cluster", cluster)["serviceArns"] == [found["serviceArn"]]
+    (shown,) = cloud.ecs.describe_clusters(clusters=[cluster], include=["STATISTICS"])["clusters"]
+    assert shown["activeServicesCount"] == 1
+    assert {"name": "activeFargateServiceCount", "value": "1"} in shown["statistics"]
+    with refused("ClusterContainsServicesException", "The Cluster cannot be deleted while Services are active."):
+        cloud.ecs.delete_cluster(cluster=cluster)
+
+
+def test_what_happened_is_said_as_aws_says_it(cloud, cluster, name):
+    definition = cloud.register(name, {"command": idle(name)})
+    create(cloud, cluster, definition)
+    found = stable(cloud, cluster)
+    (task,) = [each["taskArn"].rsplit("/", 1)[1] for each in tasks(cloud, cluster)]
+    deployment = found["deployments"][0]["id"]
+    assert events(cloud, cluster) == [
+        f"(service web) has started 1 tasks: (task {task}).",
+        f"(service web) (deployment {deployment}) deployment completed.",
+        "(service web) has reached a steady state.",
+    ]
+    cloud.ecs.update_service(cluster=cluster, service="web", desiredCount=0)
+    until("the task is told to stop", lambda: not tasks(cloud, cluster))
+    stopped = cloud.until_stopped(cluster, f"arn:aws:ecs:{cloud.region}:123456789012:task/{cluster}/{task}")
+    assert stopped["stopCode"] == "ServiceSchedulerInitiated"
+    assert stopped["stoppedReason"] == f"Scaling activity initiated by (deployment {deployment})"
+    assert f"(service web) has stopped 1 running tasks: (task {task})." in events(cloud, cluster)
+
+
+def test_a_task_that_ends_is_replaced(cloud, cluster, name):
+    definition = cloud.register(name, {"command": idle(name)})
+    create(cloud, cluster, definition)
+    stable(cloud, cluster)
+    first = find_process(name)
+    (before,) = tasks(cloud, cluster)
+    os.kill(first.pid, signal.SIGKILL)
+    until("another process runs", lambda: not first.alive() and find_processes(name))
+    found = stable(cloud, cluster)
+    (after,) = tasks(cloud, cluster)
+    assert after["taskArn"] != before["taskArn"]
+    assert found["runningCount"] == 1
+    ended = cloud.until_stopped(cluster, before["taskArn"])
+    assert ended["stopCode"] == "EssentialContainerExited"
+
+
+def test_a_rolling_update_keeps_enough_tasks(cloud, cluster, name):
+    versions = [
+        cloud.register(name, {"command": idle(name), "environment": [{"name": "VERSION", "value": version}]})
+        for version in ("one", "two")
+    ]
+    create(cloud, cluster, versions[0], count=2)
+    stable(cloud, cluster)
+    cloud.ecs.update_service(cluster=cluster, service="web", taskDefinition=versions[1])
+    seen = []
+
+    def done():
+        found = describe(cloud, cluster)
+        seen.append(found["runningCount"])
+        return len(found["deployments"]) == 1
+
+    until("the deployment is the only one", done, every=0.01)
+    assert min(seen) >= 2, f"never fewer than the healthy minimum: {seen}"
+    found = stable(cloud, cluster)
+    assert found["taskDefinition"].endswith(versions[1])
+    assert {task["taskDefinitionArn"] for task in tasks(cloud, cluster)} == {found["taskDefinition"]}
+    assert {process.environment()["VERSION"] for process in find_processes(name) if process.pid_inside() == 1} == {"two"}
+
+
+def test_scaling_out_and_in(cloud, cluster, name):
+    definition = cloud.register(name, {"command": idle(name)})
+    create(cloud, cluster, definition)
+    stable(cloud, cluster)
+    updated = cloud.aws("ecs", "update-service", "--cluster", cluster, "--service", "web", "--desired-count", "4")
+    assert (updated["service"]["desiredCount"], len(updated["service"]["deployments"])) == (4, 1)
+    assert stable(cloud, cluster)["runningCount"] == 4
+    assert len({address(task) for task in tasks(cloud, cluster)}) == 4
+    protected = tasks(cloud, cluster)[0]["taskArn"]
+    answer = cloud.ecs.update_task_protection(cluster=cluster, tasks=[protected], protectionEnabled=True)
+    assert answer["protectedTasks"][0]["protectionEnabled"] is True
+    cloud.ecs.update_service(cluster=cluster, service="web", desiredCount=1)
+    stable(cloud, cluster)
+    assert [task["taskArn"] for task in tasks(cloud, cluster)] == [protected]
+    cloud.ecs.update_task_protection(cluster=cluster, tasks=[protected], protectionEnabled=False)
+    (shown,) = cloud.ecs.get_task_protection(cluster=cluster, tasks=[protected])["protectedTasks"]
+    assert shown["protectionEnabled"] is False
+
+
+def test_the_circuit_breaker_rolls_back(cloud, cluster, name):
+    good = cloud.register(name, {"command": idle(name)})
+    bad = cloud.register(name, {"command": ["/does/not/exist"]})
+    breaker = {"deploymentCircuitBreaker": {"enable": True, "rollback": True}}
+    create(cloud, cluster, good, deploymentConfiguration=breaker)
+    before = stable(cloud, cluster)["deployments"][0]["id"]
+    cloud.ecs.update_service(cluster=cluster, service="web", taskDefinition=bad)
+
+    def rolled_back():
+        return any("rolling back to deployment" in message for message in events(cloud, cluster))
+
+    until("the deployment is given up", rolled_back)
+    found = stable(cloud, cluster)
+    assert found["taskDefinition"].endswith(good)
+    assert found["deployments"][0]["id"] == before
+    failed = [message for message in events(cloud, cluster) if message.endswith("deployment failed: tasks failed to start.")]
+    assert len(failed) == 1
+    assert f"(service web) rolling back to deployment {before}." in events(cloud, cluster)
+    assert len(find_processes(name)) == 1
+
+
+def test_an_unhealthy_task_is_replaced(cloud, cluster, name):
+    check = {"command": ["CMD-SHELL", "test ! -e /sick"], "interval": 5, "timeout": 2, "retries": 1}
+    definition = cloud.register(name, {"command": idle(name), "healthCheck": check})
+    create(cloud, cluster, definition)
+    until("the task is healthy", lambda: [t for t in tasks(cloud, cluster) if t["healthStatus"] == "HEALTHY"])
+    (before,) = tasks(cloud, cluster)
+    (pathlib.Path(f"/proc/{find_process(name).pid}") / "root" / "sick").touch()
+    ended = cloud.until_stopped(cluster, before["taskArn"])
+    assert ended["stoppedReason"] == "Task failed container health checks"
+    task = before["taskArn"].rsplit("/", 1)[1]
+    assert f"(service web) (task {task}) failed container health checks." in events(cloud, cluster)
+    (after,) = tasks(cloud, cluster)
+    assert after["lastStatus"] == "RUNNING"
+
+
+def test_a_service_goes_with_its_tasks(cloud, cluster, name):
+    definition = cloud.register(name, {"command": idle(name)})
+    create(cloud, cluster, definition, count=2)
+    stable(cloud, cluster)
+    with refused("InvalidParameterException", "The service cannot be stopped while it is scaled above 0."):
+        cloud.ecs.delete_service(cluster=cluster, service="web")
+    deleted = cloud.ecs.delete_service(cluster=cluster, service="web", force=True)["service"]
+    assert deleted["status"] == "DRAINING"
+    cloud.aws("ecs", "wait", "services-inactive", "--cluster", cluster, "--services", "web")
+    assert not find_processes(name)
+    assert cloud.ecs.list_services(cluster=cluster)["serviceArns"] == []
+    with refused("ServiceNotActiveException", "Service was not ACTIVE."):
+        cloud.ecs.update_service(cluster=cluster, service="web", desiredCount=1)
+    create(cloud, cluster, definition)
+    assert stable(cloud, cluster)["runningCount"] == 1
+    assert len(events(cloud, cluster)) == 3, "the new one has events of its own"
+
+
+def test_creating_twice(cloud, cluster, name):
+    definition = cloud.register(name, {"command": idle(name)})
+    first = create(cloud, cluster, definition)
+    assert create(cloud, cluster, definition)["createdAt"] == first["createdAt"]
+    with refused("InvalidParameterException", "Creation of service was not idempotent."):
+        create(cloud, cluster, definition, count=2)
+
+
+@pytest.mark.parametrize(
+    ("settings", "code", "message"),
+    [
+        ({"taskDefinition": "nowhere"}, "ClientException", "TaskDefinition not found."),
+        ({"cluster": "nowhere"}, "ClusterNotFoundException", "Cluster not found."),
+        ({"desiredCount": -1}, "InvalidParameterException", "desiredCount"),
+        ({"desiredCount": None}, "InvalidParameterException", "desired count is required"),
+        ({"networkConfiguration": None}, "InvalidParameterException", "Network Configuration must be provided"),
+        ({"schedulingStrategy": "DAEMON"}, "InvalidParameterException", "not supported for Fargate"),
+        ({"serviceName": "a/b"}, "InvalidParameterException", "serviceName"),
+        ({"platformVersion": "9.9.9"}, "PlatformUnknownException", "does not exist"),
+        ({"loadBalancers": [{"targetGroupArn": "arn"}]}, "InvalidParameterException", "not supported by Longshore yet"),
+        (
+            {"deploymentConfiguration": {"minimumHealthyPercent": 101}},
+            "InvalidParameterException",
+            "minimumHealthyPercent must be at most 100",
+        ),
+    ],
+)
+def test_what_cannot_be_is_refused(cloud, cluster, name, settings, code, message):
+    definition = cloud.register(name, {"command": idle(name)})
+    with refused(code, message):
+        create(cloud, **({"cluster": cluster, "definition": definition} | settings))
+    assert cloud.ecs.list_services(cluster=cluster)["serviceArns"] == []
+
+
+def test_what_is_missing_is_said_in_failures(cloud, cluster):
+    answer = cloud.ecs.describe_services(cluster=cluster, services=["nowhere"])
+    assert answer["services"] == []
+    assert answer["failures"] == [
+        {"arn": f"arn:aws:ecs:{cloud.region}:123456789012:service/{cluster}/nowhere", "reason": "MISSING"}
+    ]
+    with refused("ServiceNotFoundException", "Service not found."):
+        cloud.ecs.update_service(cluster=cluster, service="nowhere", desiredCount=1)
+    with refused("ServiceNotFoundException", "Service not found."):
+        cloud.ecs.delete_service(cluster=cluster, service="nowhere")
+    with refused("ServiceNotFoundException", "Service not found."):
+        cloud.ecs.list_tasks(cluster=cluster, serviceName="nowhere")
+    with pytest.raises(WaiterError):
+        cloud.ecs.get_waiter("services_stable").wait(cluster=cluster, services=["nowhere"])
+
+
+def test_the_groups_of_services_are_theirs(cloud, cluster, name):
+    definition = cloud.register(name, {"command": idle(name)})
+    with refused("InvalidParameterException", "group"):
+        cloud.run(cluster, definition, group="service:web")
+
+
+def test_why_a_service_does_not_go_on(cloud, cluster, name):
+    definition = cloud.register(name, {"command": ["/does/not/exist"]})
+    arn = create(cloud, cluster, definition)["serviceArn"]
+    until("it is said", lambda: any("consistently" in message for message in events(cloud, cluster)))
+    said = cloud.server.run("why", arn)
+    assert "1 tasks are wanted on FARGATE" in said
+    assert "tasks have failed in a row" in said
+    assert "is unable to consistently start tasks successfully." in said

@@ -1,0 +1,579 @@
+use super::*;
+use crate::lifecycle;
+use crate::testing::{self, Count, apply, instance, scope};
+use longshore_model::Version;
+use longshore_model::container_instance::{self, Capacity, ContainerInstance, Membership, ZONE};
+use longshore_model::service::{CircuitBreaker, DeploymentConfiguration, TaskProtection};
+use longshore_model::task::{ContainerStatus, DesiredStatus, Health, LastStatus, LaunchType, Stop, StopCode};
+use longshore_model::task_definition::{HealthCheck, NetworkMode};
+use std::collections::BTreeSet;
+
+/// A cluster of four instances in two zones, one service, and tasks that do what a test says.
+struct World {
+    view: View,
+    now: Timestamp,
+    ids: Count,
+    settings: Settings,
+    said: Vec<String>,
+}
+
+fn member(number: u128, cpu: u64) -> ContainerInstance {
+    let zone = if number.is_multiple_of(2) { "us-east-1a" } else { "us-east-1b" };
+    ContainerInstance {
+        capacity: Capacity::Cluster(Membership {
+            scope: scope(),
+            cluster: "default".to_owned(),
+            launch_type: LaunchType::Ec2,
+            ec2_instance_id: None,
+            status: container_instance::Status::Active,
+        }),
+        attributes: [(ZONE.to_owned(), zone.to_owned())].into(),
+        ..instance(number, cpu, 65536)
+    }
+}
+
+fn definition(revision: u32, is_checked: bool) -> TaskDefinition {
+    let mut definition = testing::definition();
+    definition.network_mode = Some(NetworkMode::Bridge);
+    definition.revision = revision;
+    let check = || HealthCheck {
+        command: vec!["CMD".to_owned(), "true".to_owned()],
+        interval: 5,
+        timeout: 2,
+        retries: 1,
+        start_period: None,
+    };
+    definition.containers[0].health_check = is_checked.then(check);
+    definition
+}
+
+impl World {
+    fn new(desired: u32, minimum: u32, maximum: u32) -> Self {
+        let instances: Vec<_> = (1..=4).map(|number| member(number, 4096)).collect();
+        let mut world = Self {
+            view: testing::view(&instances),
+            now: Timestamp(1000),
+            ids: Count(1 << 40),
+            settings: Settings { healthy_after: Duration::ZERO },
+            said: Vec::new(),
+        };
+        let mut service = Service {
+            scope: scope(),
+            cluster: "default".to_owned(),
+            name: "web".to_owned(),
+            status: Status::Active,
+            scheduling_strategy: SchedulingStrategy::Replica,
+            desired_count: desired,
+            launch_type: LaunchType::Ec2,
+            configuration: DeploymentConfiguration {
+                minimum_healthy_percent: minimum,
+                maximum_percent: maximum,
+                circuit_breaker: None,
+            },
+            health_check_grace_period: None,
+            constraints: Vec::new(),
+            strategies: Vec::new(),
+            availability_zone_rebalancing: false,
+            propagate_tags: None,
+            managed_tags: false,
+            deployments: Vec::new(),
+            last_completed: None,
+            tags: Tags::default(),
+            client_token: None,
+            created_at: Timestamp(1000),
+            created_by: String::new(),
+            deleted_at: None,
+            steady: false,
+            obstacle: None,
+            events: 0,
+            version: 1,
+        };
+        world.put(&definition(2, false));
+        deploy(&mut service, deployment(&definition(2, false), None, None, world.now, &mut world.ids));
+        world.put(&service);
+        world
+    }
+
+    fn put(&mut self, record: &impl Record) {
+        let mut transaction = Transaction::at(Version(0));
+        transaction.update(record);
+        apply(&mut self.view, transaction);
+    }
+
+    fn service(&self) -> Service {
+        (**self.view.service(&scope(), "default", "web").unwrap()).clone()
+    }
+
+    fn change(&mut self, change: impl FnOnce(&mut Service)) {
+        let mut service = self.service();
+        change(&mut service);
+        service.version += 1;
+        self.put(&service);
+    }
+
+    fn deploy(&mut self, revision: u32, is_checked: bool) {
+        let definition = definition(revision, is_checked);
+        self.put(&definition);
+        let next = deployment(&definition, None, None, self.now, &mut self.ids);
+        self.change(|service| deploy(service, next));
+    }
+
+    fn tasks(&self) -> Vec<Task> {
+        self.view
+            .tasks
+            .iter()
+            .map(|task| (**task).clone())
+            .filter(|t| t.last_status != LastStatus::Stopped)
+            .collect()
+    }
+
+    fn healthy(&self) -> usize {
+        let service = self.service();
+        let seen = Seen::of(&self.view, &service, self.settings, self.now);
+        seen.tasks.iter().filter(|one| one.standing == seen::Standing::Healthy).count()
+    }
+
+    /// Looks once; what a decision may never do is checked here, whatever the test is about.
+    fn look(&mut self) -> bool {
+        let service = self.service();
+        let before = self.healthy();
+        let plan = reconcile(&self.view, &service, self.settings, self.now, &mut self.ids);
+        let desired = plan.next.desired_count;
+        let (minimum, maximum) =
+            (service.configuration.minimum(desired), service.configuration.maximum(desired));
+        let mut transaction = Transaction::at(Version(0));
+        write(&self.view, &service, &plan, &mut transaction, self.now, &mut self.ids);
+        assert_eq!(plan.changes(&service), !transaction.is_empty());
+        apply(&mut self.view, transaction);
+        let after = self.healthy();
+        if service.status == Status::Active && after < before {
+            assert!(
+                after >= minimum as usize,
+                "{after} healthy are left, {minimum} is the minimum: {plan:?}"
+            );
+        }
+        let running =
+            self.tasks().iter().filter(|task| task.last_status < LastStatus::Deprovisioning).count();
+        if !plan.placement.tasks.is_empty() {
+            assert!(
+                running <= maximum.max(desired) as usize,
+                "{running} tasks, {maximum} is the maximum: {plan:?}"
+            );
+        }
+        for stop in &plan.stops {
+            let why = stop.stop.as_ref().unwrap();
+            assert_eq!(why.code, StopCode::ServiceSchedulerInitiated);
+            assert!(!why.reason.is_empty() && !plan.said.is_empty());
+        }
+        assert_eq!(
+            plan.placement.tasks.is_empty(),
+            !plan.said.iter().any(|said| said.contains("has started"))
+        );
+        self.said.extend(plan.said.clone());
+        plan.changes(&service)
+    }
+
+    /// Moves a task one step on; a good one comes up, another ends by itself.
+    fn advance(&mut self, task: &Task, good: bool) {
+        let mut next = task.clone();
+        next.version += 1;
+        let ends = |next: &mut Task| {
+            next.containers.iter_mut().for_each(|c| c.last_status = ContainerStatus::Stopped);
+            next.desired_status = DesiredStatus::Stopped;
+            next.last_status = LastStatus::Deprovisioning;
+        };
+        match (task.desired_status, task.last_status) {
+            (_, LastStatus::Stopped) => return,
+            (_, LastStatus::Deprovisioning) => {
+                next.last_status = LastStatus::Stopped;
+                next.times.stopped_at = Some(self.now);
+            }
+            (DesiredStatus::Stopped, _) => ends(&mut next),
+            (DesiredStatus::Running, LastStatus::Running) if good => {
+                let unknown = next.containers.iter_mut().filter(|c| c.health == Health::Unknown);
+                unknown.for_each(|c| c.health = Health::Healthy);
+            }
+            (DesiredStatus::Running, _) if good => {
+                next.last_status = LastStatus::Running;
+                next.times.started_at = Some(self.now);
+            }
+            (DesiredStatus::Running, status) => {
+                let code = match status {
+                    LastStatus::Running => StopCode::EssentialContainerExited,
+                    _ => StopCode::TaskFailedToStart,
+                };
+                next.stop = Some(Stop { code, reason: "it ended".to_owned() });
+                ends(&mut next);
+            }
+        }
+        self.put(&next);
+    }
+
+    /// Everything goes well until nothing is left to do.
+    fn settle(&mut self) {
+        for _ in 0..2000 {
+            let changed = self.look();
+            let before = self.view.tasks.iter().map(|task| task.version).sum::<u64>();
+            let moving = |task: &Task| {
+                task.desired_status == DesiredStatus::Stopped || task.last_status != LastStatus::Running || {
+                    task.containers.iter().any(|c| c.health == Health::Unknown)
+                }
+            };
+            for task in self.tasks().into_iter().filter(moving) {
+                self.advance(&task, true);
+            }
+            self.now = self.now.plus_millis(60_000);
+            if !changed && before == self.view.tasks.iter().map(|task| task.version).sum::<u64>() {
+                return;
+            }
+        }
+        panic!(
+            "it does not settle: {:?} {:?}",
+            self.service(),
+            self.said.iter().rev().take(20).collect::<Vec<_>>()
+        );
+    }
+
+    fn revisions(&self) -> Vec<u32> {
+        self.tasks().iter().map(|task| task.revision).collect()
+    }
+
+    fn drain(&mut self, id: u128, status: container_instance::Status) {
+        let present = self.view.container_instance(ContainerInstanceId(id)).unwrap();
+        let mut next = (**present).clone();
+        if let Capacity::Cluster(member) = &mut next.capacity {
+            member.status = status;
+        }
+        self.put(&next);
+    }
+}
+
+/// What was said, without ids.
+fn words(world: &World) -> Vec<String> {
+    let of = |said: &String| {
+        let mut plain = String::new();
+        for word in said.split_inclusive(|c: char| !c.is_ascii_hexdigit()) {
+            let id = word.trim_end_matches(|c: char| !c.is_ascii_hexdigit());
+            let rest = word.strip_prefix(id).unwrap();
+            plain.push_str(if id.len() >= 19 { "ID" } else { id });
+            plain.push_str(rest);
+        }
+        plain
+    };
+    world.said.iter().map(of).collect()
+}
+
+#[test]
+fn a_service_comes_up_and_is_left_alone() {
+    let mut world = World::new(3, 100, 200);
+    world.settle();
+    assert_eq!(world.tasks().len(), 3);
+    assert_eq!(world.service().primary().unwrap().rollout_state, RolloutState::Completed);
+    let said = words(&world);
+    let expected = [
+        "(service web) has started 3 tasks: (task ID) (task ID) (task ID).",
+        "(service web) (deployment ecs-svc/ID) deployment completed.",
+        "(service web) has reached a steady state.",
+    ];
+    assert_eq!(said, expected);
+    let zones: BTreeSet<_> = world.tasks().iter().map(|task| task.availability_zone.clone()).collect();
+    assert_eq!(zones.len(), 2);
+    assert!(!world.look());
+}
+
+#[test]
+fn each_pair_of_bounds_ends_with_the_new_revision() {
+    let pairs = [(100, 200), (50, 100), (0, 100), (75, 150), (100, 150), (50, 200)];
+    for (minimum, maximum) in pairs {
+        for desired in [1, 2, 3, 4, 10] {
+            if maximum * desired / 100 == desired && minimum * desired > 100 * (desired - 1) {
+                continue;
+            }
+            let mut world = World::new(desired, minimum, maximum);
+            world.settle();
+            world.deploy(3, false);
+            world.settle();
+            assert_eq!(world.revisions(), vec![3; desired as usize], "{desired} at {minimum}/{maximum}");
+            assert_eq!(world.service().deployments.len(), 1);
+        }
+    }
+}
+
+#[test]
+fn a_deployment_without_room_says_so_and_stops_nothing() {
+    let mut world = World::new(2, 100, 100);
+    world.settle();
+    world.deploy(3, false);
+    world.settle();
+    assert_eq!(world.revisions(), [2, 2]);
+    let last = world.said.last().unwrap();
+    assert!(last.contains("was unable to stop or start tasks during a deployment"), "{last}");
+    let count = world.said.len();
+    world.now = world.now.plus_millis(obstacle::REPEATED_AFTER);
+    assert!(world.look());
+    assert_eq!(world.said.len(), count + 1, "it is said again after six hours, and not before");
+}
+
+#[test]
+fn a_task_that_ends_is_replaced() {
+    let mut world = World::new(2, 100, 200);
+    world.settle();
+    let task = world.tasks()[0].clone();
+    world.advance(&task, false);
+    world.look();
+    assert_eq!(world.tasks().iter().filter(|t| t.desired_status == DesiredStatus::Running).count(), 2);
+    world.settle();
+    assert_eq!(world.tasks().len(), 2);
+}
+
+#[test]
+fn an_unhealthy_task_stays_until_its_replacement_is_healthy() {
+    let mut world = World::new(2, 100, 200);
+    world.deploy(3, true);
+    world.settle();
+    let mut sick = world.tasks()[0].clone();
+    sick.containers[0].health = Health::Unhealthy;
+    world.put(&sick);
+    world.look();
+    assert_eq!(world.tasks().len(), 3);
+    assert!(world.tasks().iter().all(|task| task.desired_status == DesiredStatus::Running));
+    world.settle();
+    assert_eq!(world.tasks().len(), 2);
+    let stopped = world.view.tasks.iter().find(|task| task.id == sick.id).unwrap();
+    assert_eq!(stopped.stop.as_ref().unwrap().reason, FAILED_HEALTH_CHECKS);
+    assert!(
+        words(&world).contains(&"(service web) (task ID) failed container health checks.".to_owned()),
+        "{:?}",
+        words(&world)
+    );
+}
+
+#[test]
+fn an_instance_that_drains_is_emptied_within_the_bounds() {
+    let mut world = World::new(4, 100, 200);
+    world.settle();
+    world.drain(1, container_instance::Status::Draining);
+    world.settle();
+    let on: BTreeSet<_> = world.tasks().iter().map(|task| task.container_instance.0).collect();
+    assert_eq!((world.tasks().len(), on.contains(&1)), (4, false));
+}
+
+#[test]
+fn scaling_in_keeps_zones_even_and_protected_tasks() {
+    let mut world = World::new(8, 100, 200);
+    world.settle();
+    let kept = world.tasks().into_iter().filter(|task| task.availability_zone == "us-east-1a").take(3);
+    for task in kept.collect::<Vec<_>>() {
+        let until = world.now.plus_millis(30 * 60_000);
+        world.put(&TaskProtection { task: task.reference(), until });
+    }
+    world.change(|service| service.desired_count = 4);
+    world.look();
+    let zones = |world: &World| {
+        let left = world.tasks().into_iter().filter(|task| task.desired_status == DesiredStatus::Running);
+        let (a, b): (Vec<_>, Vec<_>) = left.partition(|task| task.availability_zone == "us-east-1a");
+        (a.len(), b.len())
+    };
+    assert_eq!(zones(&world), (3, 1));
+    world.settle();
+    world.change(|service| service.desired_count = 0);
+    world.settle();
+    assert_eq!(zones(&world), (3, 0));
+    world.now = world.now.plus_millis(30 * 60_000);
+    world.settle();
+    assert!(world.tasks().is_empty(), "protection has run out");
+}
+
+#[test]
+fn failing_starts_are_slowed_down_and_said() {
+    let mut world = World::new(1, 100, 200);
+    for _ in 0..3 {
+        world.now = world.now.plus_millis(60_000);
+        world.look();
+        (0..2).for_each(|_| world.tasks().iter().for_each(|task| world.advance(task, false)));
+    }
+    world.look();
+    let last = world.said.last().unwrap();
+    assert!(last.ends_with("is unable to consistently start tasks successfully."), "{last}");
+    let started = |world: &World| world.said.iter().filter(|said| said.contains("has started")).count();
+    let before = started(&world);
+    world.look();
+    assert_eq!(started(&world), before, "nothing is started during the pause");
+    world.deploy(3, false);
+    world.look();
+    assert_eq!(started(&world), before + 1, "another deployment is not slowed down");
+}
+
+fn fail_until(world: &mut World, done: impl Fn(&World) -> bool) {
+    for _ in 0..200 {
+        world.look();
+        let primary = world.service().primary().unwrap().id.clone();
+        for task in world.tasks() {
+            let good = task.started_by.as_ref() != Some(&primary) || task.revision == 2;
+            world.advance(&task, good);
+        }
+        world.now = world.now.plus_millis(600_000);
+        if done(world) {
+            return;
+        }
+    }
+    panic!("it does not end: {:?}", world.said);
+}
+
+#[test]
+fn the_circuit_breaker_gives_up_and_goes_back() {
+    let breaker = |rollback| Some(CircuitBreaker { enable: true, rollback });
+    for rollback in [false, true] {
+        let mut world = World::new(2, 100, 200);
+        world.change(|service| service.configuration.circuit_breaker = breaker(rollback));
+        world.settle();
+        let first = world.service().primary().unwrap().id.clone();
+        world.deploy(3, false);
+        fail_until(&mut world, |world| {
+            world.said.iter().any(|said| said.contains("deployment failed: tasks failed to start."))
+        });
+        if rollback {
+            world.settle();
+            assert_eq!(world.revisions(), [2, 2]);
+            assert!(
+                world
+                    .said
+                    .iter()
+                    .any(|said| *said == format!("(service web) rolling back to deployment {first}."))
+            );
+            assert_eq!(world.service().primary().unwrap().id, first);
+            assert_eq!(world.service().primary().unwrap().rollout_state, RolloutState::Completed);
+        } else {
+            world.settle();
+            assert_eq!(world.service().primary().unwrap().rollout_state, RolloutState::Failed);
+            assert_eq!(world.revisions(), [2, 2], "what ran before goes on");
+        }
+    }
+}
+
+#[test]
+fn a_service_that_fits_nowhere_says_which_instance_came_closest() {
+    let mut world = World::new(1, 100, 200);
+    for id in 1..=4 {
+        world.put(&member(id, 100));
+    }
+    world.look();
+    assert!(world.said[0].contains("has insufficient CPU units available."), "{:?}", world.said);
+    assert!(!world.look(), "it is said once");
+    world.put(&member(4, 4096));
+    world.settle();
+    assert_eq!(world.tasks().len(), 1);
+    assert_eq!(world.service().obstacle, None);
+}
+
+#[test]
+fn a_daemon_has_one_task_on_each_instance() {
+    let mut world = World::new(0, 0, 100);
+    world.change(|service| service.scheduling_strategy = SchedulingStrategy::Daemon);
+    world.settle();
+    let on = |world: &World| world.tasks().iter().map(|t| t.container_instance.0).collect::<BTreeSet<_>>();
+    assert_eq!((on(&world), world.tasks().len()), ([1, 2, 3, 4].into(), 4));
+    world.put(&member(5, 4096));
+    world.drain(2, container_instance::Status::Draining);
+    world.settle();
+    assert_eq!((on(&world), world.tasks().len()), ([1, 3, 4, 5].into(), 4));
+    world.deploy(3, false);
+    world.settle();
+    assert_eq!((on(&world), world.revisions()), ([1, 3, 4, 5].into(), vec![3; 4]));
+}
+
+#[test]
+fn a_deleted_service_ends_with_its_tasks() {
+    let mut world = World::new(3, 100, 200);
+    world.settle();
+    world.change(|service| {
+        service.status = Status::Draining;
+        service.desired_count = 0;
+    });
+    world.settle();
+    assert_eq!(world.service().status, Status::Inactive);
+    assert!(world.tasks().is_empty());
+}
+
+#[test]
+fn events_are_kept_to_a_hundred() {
+    let mut world = World::new(1, 100, 200);
+    let mut service = world.service();
+    for number in 0..130 {
+        let mut transaction = Transaction::at(Version(0));
+        say(&mut service, &format!("event {number}"), &mut transaction, world.now, &mut world.ids);
+        apply(&mut world.view, transaction);
+    }
+    let kept: Vec<_> = world.view.events_of(&service).map(|event| event.message.clone()).collect();
+    assert_eq!((kept.len(), kept[0].as_str(), kept[99].as_str()), (100, "event 30", "event 129"));
+}
+
+/// Whatever happens in whatever order, the bounds hold at each look, and once nothing more happens the service is as it is
+/// wanted and is left alone.
+#[test]
+fn random_histories_keep_the_bounds_and_come_to_rest() {
+    for seed in 1..=150_u64 {
+        let mut random = Random(seed);
+        let pairs = [(100, 200), (50, 200), (50, 100), (0, 100), (100, 150), (34, 134)];
+        let (minimum, maximum) = pairs[random.below(pairs.len())];
+        let mut world = World::new(u32::try_from(random.below(7)).unwrap(), minimum, maximum);
+        let mut revision = 2;
+        for _ in 0..120 {
+            match random.below(12) {
+                0..4 => drop(world.look()),
+                4..9 => {
+                    let tasks = world.tasks();
+                    if !tasks.is_empty() {
+                        let good = random.below(6) > 0;
+                        world.advance(&tasks[random.below(tasks.len())], good);
+                    }
+                }
+                9 => world.now = world.now.plus_millis(1000 * i64::try_from(random.below(100)).unwrap()),
+                10 => match random.below(3) {
+                    0 => {
+                        revision += 1;
+                        world.deploy(revision, random.below(2) == 0);
+                    }
+                    1 => {
+                        let desired = u32::try_from(random.below(9)).unwrap();
+                        world.change(|service| service.desired_count = desired);
+                    }
+                    _ => {
+                        let status =
+                            [container_instance::Status::Active, container_instance::Status::Draining];
+                        world.drain(1 + random.below(4) as u128, status[random.below(2)]);
+                    }
+                },
+                _ => {
+                    let tasks = world.tasks();
+                    if let Some(task) = tasks.first().filter(|task| task.last_status == LastStatus::Running) {
+                        let why = Stop { code: StopCode::UserInitiated, reason: "enough".to_owned() };
+                        lifecycle::stop(task, why, world.now).iter().for_each(|next| world.put(next));
+                    }
+                }
+            }
+        }
+        (1..=4).for_each(|id| world.drain(id, container_instance::Status::Active));
+        world.change(|service| {
+            service.configuration.minimum_healthy_percent = 50;
+            service.configuration.maximum_percent = 200;
+        });
+        world.settle();
+        let service = world.service();
+        assert_eq!(world.tasks().len(), service.desired_count as usize, "seed {seed}");
+        assert!(world.revisions().iter().all(|r| *r == service.primary().unwrap().revision), "seed {seed}");
+        assert_eq!((service.deployments.len(), service.steady), (1, true), "seed {seed}");
+        assert!(!world.look(), "seed {seed}");
+    }
+}
+
+struct Random(u64);
+
+impl Random {
+    fn below(&mut self, end: usize) -> usize {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        usize::try_from(self.0 % (end as u64)).unwrap()
+    }
+}
