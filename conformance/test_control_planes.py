@@ -195,3 +195,55 @@ def test_an_instance_that_is_gone_loses_its_tasks_and_may_come_back(fleet, name)
     assert cloud.task(CLUSTER, stays)["lastStatus"] == "RUNNING"
     start(cloud, name, instances[:1])
     cloud.stop_all(CLUSTER)
+
+
+def test_services_go_on_when_their_control_plane_dies(fleet):
+    """In the middle of a rolling update: nothing is lost, nothing is done twice, the bounds hold."""
+    first, second = fleet.clouds
+    family = {"family": "svc", "networkMode": "bridge"}
+    container = {"name": "main", "image": "busybox:latest", "memory": 16, "command": idle("svc-one")}
+    first.ecs.register_task_definition(**family, containerDefinitions=[container])
+    slow = container | {"command": idle("svc-two")}
+    first.ecs.register_task_definition(**family, containerDefinitions=[slow])
+    bounds = {"minimumHealthyPercent": 100, "maximumPercent": 150}
+    service = {"cluster": CLUSTER, "serviceName": "svc", "taskDefinition": "svc:1", "desiredCount": 4}
+    first.ecs.create_service(**service, launchType="EC2", deploymentConfiguration=bounds)
+
+    def described(cloud):
+        (found,) = cloud.ecs.describe_services(cluster=CLUSTER, services=["svc"])["services"]
+        return found
+
+    until("four tasks run", lambda: described(second)["deployments"][0]["rolloutState"] == "COMPLETED")
+    second.ecs.update_service(cluster=CLUSTER, service="svc", taskDefinition="svc:2")
+    fleet.controls[0].kill()
+    try:
+        seen = []
+
+        def done():
+            found = described(second)
+            seen.append((found["runningCount"], found["runningCount"] + found["pendingCount"]))
+            (last, *others) = found["deployments"]
+            return not others and last["rolloutState"] == "COMPLETED" and last["runningCount"] == 4
+
+        until("the update is done by the other", done, every=0.02)
+        assert min(running for running, _ in seen) >= 4
+        assert max(total for _, total in seen) <= 6
+        until("only new tasks run", lambda: not first_of("svc-one") and len(first_of("svc-two")) == 4)
+        said = [event["message"] for event in described(second)["events"]]
+        assert sum("deployment completed" in message for message in said) == 2
+        tasks = second.ecs.list_tasks(cluster=CLUSTER, serviceName="svc")["taskArns"]
+        assert len(tasks) == 4
+        second.ecs.delete_service(cluster=CLUSTER, service="svc", force=True)
+        until("its tasks are gone", lambda: described(second)["status"] == "INACTIVE" and not first_of("svc-two"))
+    finally:
+        fleet.controls[0].start()
+
+
+def first_of(marker):
+    """The first processes of containers with that argument."""
+    found = []
+    for process in find_processes(marker):
+        with contextlib.suppress(OSError):
+            if process.pid_inside() == 1:
+                found.append(process)
+    return found

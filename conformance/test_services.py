@@ -289,3 +289,48 @@ def test_why_a_service_does_not_go_on(cloud, cluster, name):
     assert "1 tasks are wanted on FARGATE" in said
     assert "tasks have failed in a row" in said
     assert "is unable to consistently start tasks successfully." in said
+
+
+def test_service_deployments_and_revisions(cloud, cluster, name):
+    versions = [cloud.register(name, {"command": idle(name)}) for _ in range(2)]
+    create(cloud, cluster, versions[0])
+    stable(cloud, cluster)
+    updated = cloud.ecs.update_service(cluster=cluster, service="web", taskDefinition=versions[1])["service"]
+    stable(cloud, cluster)
+    listed = cloud.aws("ecs", "list-service-deployments", "--cluster", cluster, "--service", "web")["serviceDeployments"]
+    assert [each["status"] for each in listed] == ["SUCCESSFUL", "SUCCESSFUL"]
+    assert listed[0]["serviceDeploymentArn"] == updated["currentServiceDeployment"]
+    assert f":service-deployment/{cluster}/web/" in listed[0]["serviceDeploymentArn"]
+    arn = listed[0]["serviceDeploymentArn"]
+    (found,) = cloud.ecs.describe_service_deployments(serviceDeploymentArns=[arn])["serviceDeployments"]
+    assert found["targetServiceRevision"]["runningTaskCount"] == 1
+    assert [source["arn"] for source in found["sourceServiceRevisions"]] == [listed[1]["targetServiceRevisionArn"]]
+    revisions = [each["targetServiceRevisionArn"] for each in listed]
+    described = cloud.ecs.describe_service_revisions(serviceRevisionArns=revisions)["serviceRevisions"]
+    assert [each["taskDefinition"].rsplit("/", 1)[1] for each in described] == versions[::-1]
+    pages = cloud.ecs.list_service_deployments(cluster=cluster, service="web", maxResults=1)
+    more = {"maxResults": 1, "nextToken": pages["nextToken"]}
+    rest = cloud.ecs.list_service_deployments(cluster=cluster, service="web", **more)["serviceDeployments"]
+    assert [each["serviceDeploymentArn"] for each in rest] == [listed[1]["serviceDeploymentArn"]]
+    with refused("ConflictException", "not in progress"):
+        cloud.ecs.stop_service_deployment(serviceDeploymentArn=arn)
+    missing = arn[:-3] + "xxx"
+    assert cloud.ecs.describe_service_deployments(serviceDeploymentArns=[missing])["failures"][0]["reason"] == "MISSING"
+
+
+def test_a_deployment_is_stopped_by_its_user(cloud, cluster, name):
+    """One that cannot go on, because its task never becomes healthy."""
+    good = cloud.register(name, {"command": idle(name)})
+    check = {"command": ["CMD", "false"], "interval": 300, "timeout": 2, "retries": 10}
+    never = cloud.register(name, {"command": idle(f"{name}-never"), "healthCheck": check})
+    create(cloud, cluster, good)
+    stable(cloud, cluster)
+    arn = cloud.ecs.update_service(cluster=cluster, service="web", taskDefinition=never)["service"]["currentServiceDeployment"]
+    until("the new task runs", lambda: find_processes(f"{name}-never"))
+    cloud.aws("ecs", "stop-service-deployment", "--service-deployment-arn", arn, "--stop-type", "ROLLBACK")
+    found = stable(cloud, cluster)
+    assert found["taskDefinition"].endswith(good)
+    (ended,) = cloud.ecs.describe_service_deployments(serviceDeploymentArns=[arn])["serviceDeployments"]
+    assert ended["status"] == "ROLLBACK_SUCCESSFUL"
+    assert ended["rollback"]["serviceRevisionArn"] == ended["sourceServiceRevisions"][0]["arn"]
+    until("only the old task runs", lambda: not find_processes(f"{name}-never") and find_processes(name))

@@ -10,6 +10,9 @@ use longshore_model::{Record, Timestamp};
 /// How long a RunTask may be repeated, in milliseconds.
 const KEEP_CLIENT_TOKENS: i64 = 24 * 60 * 60 * 1000;
 
+/// How long service deployments are described, in milliseconds: 90 days, as on AWS.
+const KEEP_SERVICE_DEPLOYMENTS: i64 = 90 * 24 * 60 * 60 * 1000;
+
 /// The client tokens and join tokens that have expired, the STOPPED tasks that ended more than `keep_millis` ago, and the definitions under deletion that no task
 /// uses any more: at most `limit` of them.
 pub fn to_forget(view: &View, now: Timestamp, keep_millis: i64, limit: usize) -> Vec<Key> {
@@ -21,11 +24,26 @@ pub fn to_forget(view: &View, now: Timestamp, keep_millis: i64, limit: usize) ->
         view.join_tokens.iter().filter(|token| admission::is_old(token, now)).map(|token| token.key());
     let services = view.services.iter().filter(|service| is_over(service, now, keep_millis));
     let services = services.flat_map(|service| {
-        view.events_of(service).map(|event| event.key()).chain([service.key()]).collect::<Vec<_>>()
+        let own = view.events_of(service).map(|event| event.key());
+        let revisions = view.revisions_of(service).map(|revision| revision.key());
+        let deployments = view.deployments_of(service).map(|deployment| deployment.key());
+        // The service itself goes last, so that what a round leaves is found by the next.
+        own.chain(revisions).chain(deployments).chain([service.key()]).collect::<Vec<_>>()
     });
+    let past = now.plus_millis(-KEEP_SERVICE_DEPLOYMENTS);
+    let ended = view.service_deployments.iter().filter(|d| d.updated_at < past && !d.status.is_under_way());
+    let ended = ended.map(|deployment| deployment.key());
     let protections = view.task_protections.iter().filter(|protection| protection.until <= now);
     let protections = protections.map(|protection| protection.key());
-    tasks.chain(tokens).chain(joins).chain(unused).chain(services).chain(protections).take(limit).collect()
+    tasks
+        .chain(tokens)
+        .chain(joins)
+        .chain(unused)
+        .chain(services)
+        .chain(ended)
+        .chain(protections)
+        .take(limit)
+        .collect()
 }
 
 /// A deleted service that was described for long enough.

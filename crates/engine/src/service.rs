@@ -6,6 +6,7 @@
 //! Follows <https://docs.aws.amazon.com/AmazonECS/latest/developerguide/deployment-type-ecs.html>.
 
 mod daemon;
+mod deployment;
 mod failures;
 mod leave;
 mod obstacle;
@@ -16,19 +17,19 @@ mod tests;
 use crate::placement::{self, Network, Placement, Request};
 use crate::view::View;
 use core::time::Duration;
+use deployment::Ending;
 use longshore_model::change::Key;
 use longshore_model::id::IdSource;
 use longshore_model::placement::{PlacementStrategy, SpreadField};
 use longshore_model::service::{
-    Deployment, NetworkConfiguration, Obstacle, PropagateTags, RolloutState, SchedulingStrategy, Service,
-    ServiceEvent, Status, deployment_id,
+    Deployment, Obstacle, PropagateTags, RolloutState, SchedulingStrategy, Service, ServiceEvent, Status,
 };
 use longshore_model::task::{Overrides, Task, TaskRef};
-use longshore_model::task_definition::TaskDefinition;
 use longshore_model::vpc::Subnet;
 use longshore_model::{ContainerInstanceId, Record, Tags, TaskId, Timestamp, Transaction};
 use seen::Seen;
 
+pub use deployment::{Stopped, deploy, deployment, stop_deployment};
 pub use failures::{failed_tasks, threshold};
 
 /// The `stoppedReason` of a task that its service replaces because a health check of a container fails.
@@ -55,6 +56,8 @@ pub struct Plan {
     pub said: Vec<String>,
     /// When to look again if nothing changes before.
     pub again_at: Option<Timestamp>,
+    /// How the service deployment that was under way goes on.
+    ended: Option<Ending>,
     /// Tasks found no place, and may find one when an instance comes or a task goes.
     pub waits_for_capacity: bool,
 }
@@ -67,14 +70,7 @@ pub fn reconcile(
     now: Timestamp,
     ids: &mut dyn IdSource,
 ) -> Plan {
-    let mut plan = Plan {
-        next: service.clone(),
-        stops: Vec::new(),
-        placement: Placement::default(),
-        said: Vec::new(),
-        again_at: None,
-        waits_for_capacity: false,
-    };
+    let mut plan = Plan::nothing(service);
     if service.status == Status::Inactive {
         return plan;
     }
@@ -111,39 +107,13 @@ pub fn write(
         placement::write(view, &plan.placement, transaction);
     }
     plan.stops.iter().for_each(|task| transaction.update(task));
+    if let Some(ending) = &plan.ended {
+        deployment::end(view, service, ending, transaction, now);
+    }
     for message in &plan.said {
         say(&mut next, message, transaction, now, ids);
     }
     transaction.update(&next);
-}
-
-/// A deployment of a service that starts now.
-pub fn deployment(
-    definition: &TaskDefinition,
-    network: Option<NetworkConfiguration>,
-    platform_version: Option<String>,
-    now: Timestamp,
-    ids: &mut dyn IdSource,
-) -> Deployment {
-    let id = deployment_id(ids);
-    Deployment {
-        rollout_state: RolloutState::InProgress,
-        rollout_state_reason: format!("ECS deployment {id} in progress."),
-        id,
-        family: definition.family.clone(),
-        revision: definition.revision,
-        network,
-        platform_version,
-        created_at: now,
-        updated_at: now,
-    }
-}
-
-/// Makes a deployment the PRIMARY one; the others are replaced by it.
-pub fn deploy(service: &mut Service, deployment: Deployment) {
-    service.deployments.insert(0, deployment);
-    service.obstacle = None;
-    service.steady = false;
 }
 
 /// Adds an event to those of a service, which the caller writes, and forgets the one that is too old.
@@ -171,6 +141,18 @@ pub fn say(
 }
 
 impl Plan {
+    fn nothing(service: &Service) -> Self {
+        Self {
+            next: service.clone(),
+            stops: Vec::new(),
+            placement: Placement::default(),
+            said: Vec::new(),
+            again_at: None,
+            ended: None,
+            waits_for_capacity: false,
+        }
+    }
+
     pub fn changes(&self, service: &Service) -> bool {
         self.next != *service
             || !self.stops.is_empty()
@@ -278,6 +260,7 @@ impl Plan {
             primary.updated_at = now;
             self.said.push(format!("(service {name}) (deployment {}) deployment completed.", primary.id));
             self.next.last_completed = Some(Box::new(primary.clone()));
+            self.ended = Some(Ending::Completed);
         }
         let steady = at_rest && alone && active && seen.desired == seen.good_healthy;
         if steady && !self.next.steady {

@@ -17,7 +17,7 @@ use longshore_model::event::Event;
 use longshore_model::join::{Administrator, Admission, Authority, JoinToken};
 use longshore_model::log_group::LogGroup;
 use longshore_model::record::{Record, decode};
-use longshore_model::service::{Service, ServiceEvent, TaskProtection};
+use longshore_model::service::{Service, ServiceDeployment, ServiceEvent, ServiceRevision, TaskProtection};
 use longshore_model::task::{ClientToken, LastStatus, LaunchType, Task};
 use longshore_model::task_definition::{Family, TaskDefinition};
 use longshore_model::vpc::{NetworkInterface, OpenedRegion, SecurityGroup, Subnet, Vpc};
@@ -33,6 +33,8 @@ pub struct View {
     pub tasks: Table<Task>,
     pub services: Table<Service>,
     pub service_events: Table<ServiceEvent>,
+    pub service_revisions: Table<ServiceRevision>,
+    pub service_deployments: Table<ServiceDeployment>,
     pub task_protections: Table<TaskProtection>,
     pub container_instances: Table<ContainerInstance>,
     pub placements: Table<Placements>,
@@ -140,12 +142,18 @@ impl View {
     }
 
     /// What happened to a service, oldest first.
-    pub fn events_of<'a>(
-        &'a self,
-        service: &Service,
-    ) -> impl DoubleEndedIterator<Item = &'a Arc<ServiceEvent>> + use<'a> {
-        let (scope, cluster) = (service.scope.path(), &service.cluster);
-        self.service_events.under(&format!("{}/{scope}/{cluster}/{}/", ServiceEvent::TABLE, service.name))
+    pub fn events_of(&self, service: &Service) -> impl DoubleEndedIterator<Item = &Arc<ServiceEvent>> {
+        self.service_events.under(&prefix_of(ServiceEvent::TABLE, service))
+    }
+
+    /// The revisions of a service that are known, in no order.
+    pub fn revisions_of(&self, service: &Service) -> impl Iterator<Item = &Arc<ServiceRevision>> {
+        self.service_revisions.under(&prefix_of(ServiceRevision::TABLE, service))
+    }
+
+    /// The service deployments of a service that are known, in no order.
+    pub fn deployments_of(&self, service: &Service) -> impl Iterator<Item = &Arc<ServiceDeployment>> {
+        self.service_deployments.under(&prefix_of(ServiceDeployment::TABLE, service))
     }
 
     pub fn service_tasks(&self) -> &Services {
@@ -289,6 +297,11 @@ impl View {
     }
 }
 
+/// What the keys of a service's own records in a table begin with.
+fn prefix_of(table: &str, service: &Service) -> String {
+    format!("{table}/{}/{}/{}/", service.scope.path(), service.cluster, service.name)
+}
+
 #[derive(Clone, Copy)]
 enum Sign {
     Plus,
@@ -303,6 +316,8 @@ impl longshore_model::change::View for View {
             Family::TABLE => self.families.apply(change),
             Task::TABLE => self.apply_task(change),
             Service::TABLE => self.services.apply(change),
+            ServiceRevision::TABLE => self.service_revisions.apply(change),
+            ServiceDeployment::TABLE => self.service_deployments.apply(change),
             ServiceEvent::TABLE => self.service_events.apply(change),
             TaskProtection::TABLE => self.task_protections.apply(change),
             ClientToken::TABLE => self.apply_client_token(change),

@@ -51,6 +51,9 @@ pub struct Service {
     pub created_by: String,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub deleted_at: Option<Timestamp>,
+    /// The id of the service deployment that is under way, or was the last one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub service_deployment: Option<String>,
     /// Whether it was said that the service is steady, which is not said again before it was not.
     pub steady: bool,
     /// What keeps it from going on, as it was last said.
@@ -141,6 +144,8 @@ pub struct CircuitBreaker {
 pub struct Deployment {
     /// `ecs-svc/` and 19 digits.
     pub id: String,
+    /// The id of the service revision that it brings into use.
+    pub service_revision: String,
     pub family: String,
     pub revision: u32,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -196,14 +201,131 @@ pub fn key_of_task(task: &Task) -> Option<Key> {
 
 /// A new deployment's id: 19 digits, of which the first is not 0.
 pub fn deployment_id(ids: &mut dyn IdSource) -> String {
+    format!("ecs-svc/{}", service_revision_id(ids))
+}
+
+/// The same digits without a prefix.
+pub fn service_revision_id(ids: &mut dyn IdSource) -> String {
     const FIRST: u128 = 1_000_000_000_000_000_000;
-    format!("ecs-svc/{}", FIRST + (ids.next_u128() >> 64) % (9 * FIRST))
+    (FIRST + (ids.next_u128() >> 64) % (9 * FIRST)).to_string()
+}
+
+/// 21 letters, digits, `_` and `-`.
+pub fn service_deployment_id(ids: &mut dyn IdSource) -> String {
+    const LETTERS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_-";
+    let number = ids.next_u128();
+    let letter = |place: u32| LETTERS.get(((number >> (6 * place)) & 63) as usize).copied().unwrap_or(b'A');
+    (0..21).map(|place| char::from(letter(place))).collect()
 }
 
 impl Record for Service {
     const TABLE: &'static str = "service";
     fn key(&self) -> Key {
         Self::key_of(&self.scope, &self.cluster, &self.name)
+    }
+}
+
+/// What a service was to run at some time; it never changes.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ServiceRevision {
+    pub scope: Scope,
+    pub cluster: String,
+    pub service: String,
+    /// Digits.
+    pub id: String,
+    pub family: String,
+    pub revision: u32,
+    pub launch_type: LaunchType,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub network: Option<NetworkConfiguration>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub platform_version: Option<String>,
+    pub created_at: Timestamp,
+}
+
+impl ServiceRevision {
+    pub fn key_of(scope: &Scope, cluster: &str, service: &str, id: &str) -> Key {
+        Key::new(format!("{}/{}/{cluster}/{service}/{id}", Self::TABLE, scope.path()))
+    }
+}
+
+impl Record for ServiceRevision {
+    const TABLE: &'static str = "service-revision";
+    fn key(&self) -> Key {
+        Self::key_of(&self.scope, &self.cluster, &self.service, &self.id)
+    }
+}
+
+pub fn revision_arn(scope: &Scope, cluster: &str, service: &str, id: &str) -> String {
+    arn::ecs(scope, format_args!("service-revision/{cluster}/{service}/{id}"))
+}
+
+/// The change of a service from some revisions to another, from its beginning to its end.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ServiceDeployment {
+    pub scope: Scope,
+    pub cluster: String,
+    pub service: String,
+    pub id: String,
+    pub sources: Vec<String>,
+    pub target: String,
+    pub status: ServiceDeploymentStatus,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub status_reason: Option<String>,
+    pub configuration: DeploymentConfiguration,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rollback: Option<Rollback>,
+    /// The failed tasks at which the circuit breaker gave it up.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub failures: Option<u32>,
+    pub created_at: Timestamp,
+    pub updated_at: Timestamp,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub finished_at: Option<Timestamp>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stopped_at: Option<Timestamp>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "SCREAMING_SNAKE_CASE")]
+pub enum ServiceDeploymentStatus {
+    InProgress,
+    Successful,
+    Stopped,
+    RollbackInProgress,
+    RollbackSuccessful,
+    RollbackFailed,
+}
+
+impl ServiceDeploymentStatus {
+    pub fn is_under_way(self) -> bool {
+        matches!(self, Self::InProgress | Self::RollbackInProgress)
+    }
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Rollback {
+    pub reason: String,
+    pub started_at: Timestamp,
+    /// The revision that it goes back to.
+    pub to: String,
+}
+
+impl ServiceDeployment {
+    pub fn key_of(scope: &Scope, cluster: &str, service: &str, id: &str) -> Key {
+        Key::new(format!("{}/{}/{cluster}/{service}/{id}", Self::TABLE, scope.path()))
+    }
+
+    pub fn arn(&self) -> String {
+        let (cluster, service, id) = (&self.cluster, &self.service, &self.id);
+        arn::ecs(&self.scope, format_args!("service-deployment/{cluster}/{service}/{id}"))
+    }
+}
+
+impl Record for ServiceDeployment {
+    const TABLE: &'static str = "service-deployment";
+    fn key(&self) -> Key {
+        Self::key_of(&self.scope, &self.cluster, &self.service, &self.id)
     }
 }
 

@@ -2,10 +2,14 @@
 //! what is wanted.
 //! Follows <https://docs.aws.amazon.com/AmazonECS/latest/developerguide/ecs_services.html>.
 
+mod deployment;
 mod protection;
 mod render;
 mod settings;
 
+pub use deployment::{
+    describe as describe_deployments, describe_revisions, list as list_deployments, stop as stop_deployment,
+};
 pub use protection::{describe as protection, update as protect};
 
 use super::page::{Order, page};
@@ -35,10 +39,14 @@ pub async fn create(
         .commit::<_, ecs::Error, _>(|snapshot, transaction| {
             let view = &snapshot.view;
             let mut wanted = command.resolve(view, &call, now)?;
+            let first = deployment(view, &wanted, &command.settings, now)?;
             let present = view.services.get(&wanted.key());
             match present.map(|present| (present, present.status)) {
-                None => transaction.create(&wanted),
-                Some((present, Status::Active)) if is_same(present, &wanted) => {
+                None => {
+                    engine::deploy(view, &mut wanted, first, transaction, &mut RandomIds);
+                    transaction.create(&wanted);
+                }
+                Some((present, Status::Active)) if is_same(present, &wanted, &first) => {
                     return Ok((**present).clone());
                 }
                 Some((_, Status::Active)) => return Err(invalid("Creation of service was not idempotent.")),
@@ -48,6 +56,7 @@ pub async fn create(
                 Some((present, Status::Inactive)) => {
                     wanted.events = present.events;
                     wanted.version = present.version + 1;
+                    engine::deploy(view, &mut wanted, first, transaction, &mut RandomIds);
                     transaction.update(&wanted);
                 }
             }
@@ -127,14 +136,13 @@ impl Create {
             created_at: now,
             created_by: call.caller.arn(),
             deleted_at: None,
+            service_deployment: None,
             steady: false,
             obstacle: None,
             events: 0,
             version: 1,
         };
         self.settings.apply(&mut service)?;
-        let deployment = deployment(view, &service, &self.settings, now)?;
-        engine::deploy(&mut service, deployment);
         Ok(service)
     }
 }
@@ -189,27 +197,30 @@ fn new_network(
     }))
 }
 
-/// Whether creating the one where the other is changes nothing.
-fn is_same(present: &Service, wanted: &Service) -> bool {
-    let runs = |service: &Service| {
-        service
-            .primary()
-            .map(|d| (d.family.clone(), d.revision, d.network.clone(), d.platform_version.clone()))
+/// Whether creating a service where another one is changes nothing.
+fn is_same(present: &Service, wanted: &Service, first: &Deployment) -> bool {
+    let as_present = Service {
+        deployments: present.deployments.clone(),
+        last_completed: present.last_completed.clone(),
+        client_token: present.client_token.clone(),
+        created_at: present.created_at,
+        created_by: present.created_by.clone(),
+        service_deployment: present.service_deployment.clone(),
+        steady: present.steady,
+        obstacle: present.obstacle.clone(),
+        events: present.events,
+        version: present.version,
+        ..wanted.clone()
     };
-    runs(present) == runs(wanted)
-        && *wanted
-            == Service {
-                deployments: wanted.deployments.clone(),
-                last_completed: None,
-                client_token: wanted.client_token.clone(),
-                created_at: wanted.created_at,
-                created_by: wanted.created_by.clone(),
-                steady: wanted.steady,
-                obstacle: None,
-                events: wanted.events,
-                version: wanted.version,
-                ..present.clone()
-            }
+    as_present == *present && !differs(present, first)
+}
+
+/// Whether a deployment runs something else than the PRIMARY one.
+fn differs(present: &Service, wanted: &Deployment) -> bool {
+    present.primary().is_none_or(|primary| {
+        (&primary.family, primary.revision, &primary.network, &primary.platform_version)
+            != (&wanted.family, wanted.revision, &wanted.network, &wanted.platform_version)
+    })
 }
 
 pub async fn update(
@@ -227,36 +238,20 @@ pub async fn update(
             if present.status != Status::Active {
                 return Err(ecs::Error::ServiceNotActiveException("Service was not ACTIVE.".to_owned()));
             }
-            let next = updated(view, &present, &settings, rest.force_new_deployment, now)?;
+            settings.check(present.launch_type, present.scheduling_strategy)?;
+            let mut next = (*present).clone();
+            settings.apply(&mut next)?;
+            next.version += 1;
+            next.steady = false;
+            let wanted = deployment(view, &next, &settings, now)?;
+            if rest.force_new_deployment || differs(&present, &wanted) {
+                engine::deploy(view, &mut next, wanted, transaction, &mut RandomIds);
+            }
             transaction.update(&next);
             Ok(next)
         })
         .await?;
     Ok(ecs::UpdateServiceResponse { service: Some(render::service(&call.context.view(), &service, false)) })
-}
-
-/// A service after an update: with a new deployment where its tasks have to be others.
-fn updated(
-    view: &View,
-    present: &Service,
-    settings: &Settings,
-    force: bool,
-    now: Timestamp,
-) -> Result<Service, ecs::Error> {
-    settings.check(present.launch_type, present.scheduling_strategy)?;
-    let mut next = present.clone();
-    settings.apply(&mut next)?;
-    next.version += 1;
-    next.steady = false;
-    let wanted = deployment(view, &next, settings, now)?;
-    let differs = present.primary().is_none_or(|primary| {
-        (&primary.family, primary.revision, &primary.network, &primary.platform_version)
-            != (&wanted.family, wanted.revision, &wanted.network, &wanted.platform_version)
-    });
-    if differs || force {
-        engine::deploy(&mut next, wanted);
-    }
-    Ok(next)
 }
 
 pub async fn delete(

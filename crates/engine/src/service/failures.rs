@@ -69,23 +69,6 @@ impl Plan {
             return;
         }
         let back = service.last_completed.clone().filter(|last| breaker.rollback && last.id != primary.id);
-        self.give_up(BREAKER, "tasks failed to start", back.map(|last| *last), now);
-    }
-
-    fn give_up(&mut self, reason: &str, cause: &str, back: Option<Deployment>, now: Timestamp) {
-        let name = self.next.name.clone();
-        let Some(primary) = self.next.deployments.first_mut() else { return };
-        primary.rollout_state = RolloutState::Failed;
-        primary.rollout_state_reason = reason.to_owned();
-        primary.updated_at = now;
-        self.said.push(format!("(service {name}) (deployment {}) deployment failed: {cause}.", primary.id));
-        let Some(mut back) = back else { return };
-        self.said.push(format!("(service {name}) rolling back to deployment {}.", back.id));
-        back.rollout_state = RolloutState::InProgress;
-        back.rollout_state_reason =
-            format!("ECS deployment circuit breaker: rolling back to deploymentId {}.", back.id);
-        back.updated_at = now;
-        self.next.deployments.retain(|deployment| deployment.id != back.id);
-        self.next.deployments.insert(0, back);
+        self.give_up(BREAKER, "tasks failed to start", Some(failed), back.map(|last| *last), now);
     }
 }

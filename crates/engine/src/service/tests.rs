@@ -3,9 +3,11 @@ use crate::lifecycle;
 use crate::testing::{self, Count, apply, instance, scope};
 use longshore_model::Version;
 use longshore_model::container_instance::{self, Capacity, ContainerInstance, Membership, ZONE};
-use longshore_model::service::{CircuitBreaker, DeploymentConfiguration, TaskProtection};
+use longshore_model::service::{
+    CircuitBreaker, DeploymentConfiguration, ServiceDeploymentStatus, TaskProtection,
+};
 use longshore_model::task::{ContainerStatus, DesiredStatus, Health, LastStatus, LaunchType, Stop, StopCode};
-use longshore_model::task_definition::{HealthCheck, NetworkMode};
+use longshore_model::task_definition::{HealthCheck, NetworkMode, TaskDefinition};
 use std::collections::BTreeSet;
 
 /// A cluster of four instances in two zones, one service, and tasks that do what a test says.
@@ -83,13 +85,14 @@ impl World {
             created_at: Timestamp(1000),
             created_by: String::new(),
             deleted_at: None,
+            service_deployment: None,
             steady: false,
             obstacle: None,
             events: 0,
             version: 1,
         };
         world.put(&definition(2, false));
-        deploy(&mut service, deployment(&definition(2, false), None, None, world.now, &mut world.ids));
+        world.deploy_as(&mut service, &definition(2, false));
         world.put(&service);
         world
     }
@@ -114,8 +117,24 @@ impl World {
     fn deploy(&mut self, revision: u32, is_checked: bool) {
         let definition = definition(revision, is_checked);
         self.put(&definition);
-        let next = deployment(&definition, None, None, self.now, &mut self.ids);
-        self.change(|service| deploy(service, next));
+        let mut service = self.service();
+        self.deploy_as(&mut service, &definition);
+        service.version += 1;
+        self.put(&service);
+    }
+
+    fn deploy_as(&mut self, service: &mut Service, definition: &TaskDefinition) {
+        let next = deployment(definition, None, None, self.now, &mut self.ids);
+        let mut transaction = Transaction::at(Version(0));
+        deploy(&self.view, service, next, &mut transaction, &mut self.ids);
+        apply(&mut self.view, transaction);
+    }
+
+    /// How the service deployments ended, in the order in which they began.
+    fn ended(&self) -> Vec<ServiceDeploymentStatus> {
+        let mut all: Vec<_> = self.view.service_deployments.iter().cloned().collect();
+        all.sort_by_key(|deployment| deployment.created_at);
+        all.iter().map(|deployment| deployment.status).collect()
     }
 
     fn tasks(&self) -> Vec<Task> {
@@ -443,12 +462,57 @@ fn the_circuit_breaker_gives_up_and_goes_back() {
             );
             assert_eq!(world.service().primary().unwrap().id, first);
             assert_eq!(world.service().primary().unwrap().rollout_state, RolloutState::Completed);
+            assert_eq!(
+                world.ended(),
+                [ServiceDeploymentStatus::Successful, ServiceDeploymentStatus::RollbackSuccessful]
+            );
         } else {
             world.settle();
             assert_eq!(world.service().primary().unwrap().rollout_state, RolloutState::Failed);
             assert_eq!(world.revisions(), [2, 2], "what ran before goes on");
+            assert_eq!(
+                world.ended(),
+                [ServiceDeploymentStatus::Successful, ServiceDeploymentStatus::Stopped]
+            );
         }
     }
+}
+
+#[test]
+fn a_user_stops_a_deployment() {
+    for (how, revision) in [(Stopped::RolledBack, 2), (Stopped::Aborted, 2)] {
+        let mut world = World::new(2, 100, 200);
+        assert!(
+            stop_deployment(&world.service(), Stopped::RolledBack, world.now).is_none(),
+            "nothing was before"
+        );
+        world.settle();
+        assert!(stop_deployment(&world.service(), how, world.now).is_none(), "nothing is under way");
+        world.deploy(3, false);
+        let service = world.service();
+        let plan = stop_deployment(&service, how, world.now).unwrap();
+        let mut transaction = Transaction::at(Version(0));
+        write(&world.view, &service, &plan, &mut transaction, world.now, &mut world.ids);
+        apply(&mut world.view, transaction);
+        world.settle();
+        assert_eq!(world.revisions(), [revision; 2]);
+        let last = *world.ended().last().unwrap();
+        let expected = match how {
+            Stopped::RolledBack => ServiceDeploymentStatus::RollbackSuccessful,
+            Stopped::Aborted => ServiceDeploymentStatus::Stopped,
+        };
+        assert_eq!(last, expected);
+    }
+}
+
+#[test]
+fn a_deployment_that_is_replaced_by_another_is_stopped() {
+    let mut world = World::new(2, 100, 200);
+    world.look();
+    world.now = world.now.plus_millis(1);
+    world.deploy(3, false);
+    world.settle();
+    assert_eq!(world.ended(), [ServiceDeploymentStatus::Stopped, ServiceDeploymentStatus::Successful]);
 }
 
 #[test]

@@ -5,14 +5,15 @@ use super::super::tag;
 use super::super::task::render::launch_type;
 use longshore_ecs as ecs;
 use longshore_engine::View;
-use longshore_engine::service::failed_tasks;
+use longshore_engine::service::{failed_tasks, threshold};
 use longshore_model::cluster::arn_of;
 use longshore_model::service::{
     Deployment, DeploymentConfiguration, NetworkConfiguration, PropagateTags, RolloutState,
-    SchedulingStrategy, Service, ServiceEvent, Status,
+    SchedulingStrategy, Service, ServiceDeployment, ServiceDeploymentStatus, ServiceEvent, ServiceRevision,
+    Status, revision_arn,
 };
 use longshore_model::task::LaunchType;
-use longshore_model::{Record, task_definition};
+use longshore_model::{Record, arn, task_definition};
 use longshore_wire::Timestamp;
 
 pub fn service(view: &View, s: &Service, with_tags: bool) -> ecs::Service {
@@ -48,8 +49,8 @@ pub fn service(view: &View, s: &Service, with_tags: bool) -> ecs::Service {
         )),
         events: Some(events.map(|e| event(e)).collect()),
         created_at: Some(Timestamp(s.created_at.millis())),
-        current_service_deployment: None,
-        current_service_revisions: None,
+        current_service_deployment: current(view, s).map(|current| current.arn()),
+        current_service_revisions: Some(s.deployments.iter().map(|d| current_revision(view, s, d)).collect()),
         placement_constraints: Some(s.constraints.iter().map(placement::render_constraint).collect()),
         placement_strategy: Some(s.strategies.iter().map(placement::render_strategy).collect()),
         network_configuration: primary.and_then(|p| p.network.as_ref()).map(network),
@@ -131,6 +132,152 @@ fn network(n: &NetworkConfiguration) -> ecs::NetworkConfiguration {
             security_groups: Some(n.security_groups.clone()),
             assign_public_ip: Some(assign),
         }),
+    }
+}
+
+/// The service deployment that is under way.
+fn current<'a>(view: &'a View, s: &Service) -> Option<&'a ServiceDeployment> {
+    let id = s.service_deployment.as_ref()?;
+    let key = ServiceDeployment::key_of(&s.scope, &s.cluster, &s.name, id);
+    view.service_deployments.get(&key).map(|found| &**found).filter(|found| found.status.is_under_way())
+}
+
+fn current_revision(view: &View, s: &Service, d: &Deployment) -> ecs::ServiceCurrentRevisionSummary {
+    let summary = summary(view, s, &d.service_revision);
+    ecs::ServiceCurrentRevisionSummary {
+        arn: summary.arn,
+        requested_task_count: summary.requested_task_count,
+        running_task_count: summary.running_task_count,
+        pending_task_count: summary.pending_task_count,
+    }
+}
+
+/// A revision with the tasks that it has now.
+fn summary(view: &View, s: &Service, id: &str) -> ecs::ServiceRevisionSummary {
+    let place = s.deployments.iter().position(|deployment| deployment.service_revision == id);
+    let found = place.and_then(|place| s.deployments.get(place));
+    let tasks = found.and_then(|found| view.service_tasks().deployment(&s.key(), &found.id));
+    let tasks = tasks.cloned().unwrap_or_default();
+    let requested = if place == Some(0) { s.desired_count as usize } else { tasks.active_count() };
+    let number = |count: usize| i32::try_from(count).unwrap_or(i32::MAX);
+    ecs::ServiceRevisionSummary {
+        arn: Some(revision_arn(&s.scope, &s.cluster, &s.name, id)),
+        requested_task_count: Some(number(requested)),
+        running_task_count: Some(number(tasks.running.len())),
+        pending_task_count: Some(number(tasks.starting.len())),
+        requested_test_traffic_weight: None,
+        requested_production_traffic_weight: None,
+    }
+}
+
+pub fn deployment_status(status: ServiceDeploymentStatus) -> ecs::ServiceDeploymentStatus {
+    match status {
+        ServiceDeploymentStatus::InProgress => ecs::ServiceDeploymentStatus::InProgress,
+        ServiceDeploymentStatus::Successful => ecs::ServiceDeploymentStatus::Successful,
+        ServiceDeploymentStatus::Stopped => ecs::ServiceDeploymentStatus::Stopped,
+        ServiceDeploymentStatus::RollbackInProgress => ecs::ServiceDeploymentStatus::RollbackInProgress,
+        ServiceDeploymentStatus::RollbackSuccessful => ecs::ServiceDeploymentStatus::RollbackSuccessful,
+        ServiceDeploymentStatus::RollbackFailed => ecs::ServiceDeploymentStatus::RollbackFailed,
+    }
+}
+
+pub fn brief(d: &ServiceDeployment) -> ecs::ServiceDeploymentBrief {
+    let at = |time: longshore_model::Timestamp| Timestamp(time.millis());
+    ecs::ServiceDeploymentBrief {
+        service_deployment_arn: Some(d.arn()),
+        service_arn: Some(arn::ecs(&d.scope, format_args!("service/{}/{}", d.cluster, d.service))),
+        cluster_arn: Some(arn_of(&d.scope, &d.cluster)),
+        started_at: Some(at(d.created_at)),
+        created_at: Some(at(d.created_at)),
+        finished_at: d.finished_at.map(at),
+        target_service_revision_arn: Some(revision_arn(&d.scope, &d.cluster, &d.service, &d.target)),
+        status: Some(deployment_status(d.status)),
+        status_reason: d.status_reason.clone(),
+    }
+}
+
+pub fn service_deployment(view: &View, s: &Service, d: &ServiceDeployment) -> ecs::ServiceDeployment {
+    let at = |time: longshore_model::Timestamp| Timestamp(time.millis());
+    let rollback = d.rollback.as_ref().map(|rollback| ecs::Rollback {
+        reason: Some(rollback.reason.clone()),
+        started_at: Some(at(rollback.started_at)),
+        service_revision_arn: Some(revision_arn(&d.scope, &d.cluster, &d.service, &rollback.to)),
+    });
+    ecs::ServiceDeployment {
+        service_deployment_arn: Some(d.arn()),
+        service_arn: Some(s.arn()),
+        cluster_arn: Some(arn_of(&d.scope, &d.cluster)),
+        created_at: Some(at(d.created_at)),
+        started_at: Some(at(d.created_at)),
+        finished_at: d.finished_at.map(at),
+        stopped_at: d.stopped_at.map(at),
+        updated_at: Some(at(d.updated_at)),
+        source_service_revisions: Some(d.sources.iter().map(|id| summary(view, s, id)).collect()),
+        target_service_revision: Some(summary(view, s, &d.target)),
+        status: Some(deployment_status(d.status)),
+        status_reason: d.status_reason.clone(),
+        lifecycle_stage: None,
+        deployment_configuration: Some(configuration(&d.configuration)),
+        rollback,
+        deployment_circuit_breaker: Some(circuit_breaker(view, s, d)),
+        alarms: Some(ecs::ServiceDeploymentAlarms {
+            status: Some(ecs::ServiceDeploymentRollbackMonitorsStatus::Disabled),
+            alarm_names: Some(Vec::new()),
+            triggered_alarm_names: Some(Vec::new()),
+        }),
+        lifecycle_hook_details: None,
+    }
+}
+
+fn circuit_breaker(view: &View, s: &Service, d: &ServiceDeployment) -> ecs::ServiceDeploymentCircuitBreaker {
+    use ecs::ServiceDeploymentRollbackMonitorsStatus as Monitors;
+    let enabled = d.configuration.circuit_breaker.is_some_and(|breaker| breaker.enable);
+    let status = match (enabled, d.failures, d.status) {
+        (false, _, _) => Monitors::Disabled,
+        (true, Some(_), _) => Monitors::Triggered,
+        (true, None, ServiceDeploymentStatus::InProgress) => Monitors::Monitoring,
+        (true, None, _) => Monitors::MonitoringComplete,
+    };
+    let target = s.deployments.iter().find(|deployment| deployment.service_revision == d.target);
+    let failures = d.failures.or_else(|| target.map(|target| failed_tasks(view, s, target)));
+    ecs::ServiceDeploymentCircuitBreaker {
+        status: Some(status),
+        failure_count: failures.and_then(|count| i32::try_from(count).ok()).or(Some(0)),
+        threshold: i32::try_from(threshold(s.desired_count)).ok(),
+    }
+}
+
+pub fn revision(view: &View, r: &ServiceRevision) -> ecs::ServiceRevision {
+    let on_fargate = r.launch_type == LaunchType::Fargate;
+    let definition = view.task_definition(&r.scope, &r.family, r.revision);
+    let images = definition.into_iter().flat_map(|definition| &definition.containers).map(|container| {
+        ecs::ContainerImage {
+            container_name: Some(container.name.clone()),
+            image_digest: None,
+            image: Some(container.image.clone()),
+        }
+    });
+    ecs::ServiceRevision {
+        service_revision_arn: Some(revision_arn(&r.scope, &r.cluster, &r.service, &r.id)),
+        service_arn: Some(arn::ecs(&r.scope, format_args!("service/{}/{}", r.cluster, r.service))),
+        cluster_arn: Some(arn_of(&r.scope, &r.cluster)),
+        task_definition: Some(task_definition::arn_of(&r.scope, &r.family, r.revision)),
+        capacity_provider_strategy: None,
+        launch_type: Some(launch_type(r.launch_type)),
+        platform_version: on_fargate.then(|| "1.4.0".to_owned()),
+        platform_family: on_fargate.then(|| "Linux".to_owned()),
+        load_balancers: Some(Vec::new()),
+        service_registries: Some(Vec::new()),
+        network_configuration: r.network.as_ref().map(network),
+        container_images: Some(images.collect()),
+        guard_duty_enabled: Some(false),
+        service_connect_configuration: None,
+        volume_configurations: None,
+        fargate_ephemeral_storage: None,
+        created_at: Some(Timestamp(r.created_at.millis())),
+        vpc_lattice_configurations: None,
+        resolved_configuration: None,
+        ecs_managed_resources: None,
     }
 }
 

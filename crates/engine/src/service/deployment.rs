@@ -1,0 +1,207 @@
+//! Deployments as they begin and end, and what is remembered of them: service revisions and service deployments.
+
+use super::Plan;
+use crate::view::View;
+use longshore_model::id::IdSource;
+use longshore_model::service::{
+    Deployment, NetworkConfiguration, Rollback, RolloutState, Service, ServiceDeployment,
+    ServiceDeploymentStatus as Status, ServiceRevision, deployment_id, service_deployment_id,
+    service_revision_id,
+};
+use longshore_model::task_definition::TaskDefinition;
+use longshore_model::{Timestamp, Transaction};
+
+const REPLACED: &str = "The service deployment was stopped because another one was started.";
+const ABORTED: &str = "The service deployment was stopped by a user.";
+const ROLLED_BACK: &str = "The service deployment was rolled back by a user.";
+
+/// What becomes of the service deployment that is under way.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Ending {
+    Completed,
+    /// It is given up; where `to` names a revision, the service goes back to it.
+    Failed {
+        reason: String,
+        failures: Option<u32>,
+        to: Option<String>,
+    },
+}
+
+/// A deployment of a service that starts now.
+pub fn deployment(
+    definition: &TaskDefinition,
+    network: Option<NetworkConfiguration>,
+    platform_version: Option<String>,
+    now: Timestamp,
+    ids: &mut dyn IdSource,
+) -> Deployment {
+    let id = deployment_id(ids);
+    Deployment {
+        rollout_state: RolloutState::InProgress,
+        rollout_state_reason: format!("ECS deployment {id} in progress."),
+        id,
+        service_revision: service_revision_id(ids),
+        family: definition.family.clone(),
+        revision: definition.revision,
+        network,
+        platform_version,
+        created_at: now,
+        updated_at: now,
+    }
+}
+
+/// Makes a deployment the PRIMARY one; the others are replaced by it. The caller writes the service.
+pub fn deploy(
+    view: &View,
+    service: &mut Service,
+    deployment: Deployment,
+    transaction: &mut Transaction,
+    ids: &mut dyn IdSource,
+) {
+    let now = deployment.created_at;
+    if let Some(present) = current(view, service).filter(|present| present.status.is_under_way()) {
+        transaction.update(&ServiceDeployment {
+            status: Status::Stopped,
+            status_reason: Some(REPLACED.to_owned()),
+            updated_at: now,
+            finished_at: Some(now),
+            stopped_at: Some(now),
+            ..present.clone()
+        });
+    }
+    let made = ServiceDeployment {
+        scope: service.scope.clone(),
+        cluster: service.cluster.clone(),
+        service: service.name.clone(),
+        id: service_deployment_id(ids),
+        sources: service.deployments.iter().map(|source| source.service_revision.clone()).collect(),
+        target: deployment.service_revision.clone(),
+        status: Status::InProgress,
+        status_reason: None,
+        configuration: service.configuration.clone(),
+        rollback: None,
+        failures: None,
+        created_at: now,
+        updated_at: now,
+        finished_at: None,
+        stopped_at: None,
+    };
+    transaction.create(&made);
+    transaction.create(&ServiceRevision {
+        scope: service.scope.clone(),
+        cluster: service.cluster.clone(),
+        service: service.name.clone(),
+        id: deployment.service_revision.clone(),
+        family: deployment.family.clone(),
+        revision: deployment.revision,
+        launch_type: service.launch_type,
+        network: deployment.network.clone(),
+        platform_version: deployment.platform_version.clone(),
+        created_at: now,
+    });
+    service.service_deployment = Some(made.id);
+    service.deployments.insert(0, deployment);
+    service.obstacle = None;
+    service.steady = false;
+}
+
+/// Writes how the service deployment under way goes on.
+pub(super) fn end(
+    view: &View,
+    service: &Service,
+    ending: &Ending,
+    transaction: &mut Transaction,
+    now: Timestamp,
+) {
+    let Some(present) = current(view, service).filter(|present| present.status.is_under_way()) else {
+        return;
+    };
+    let mut next = ServiceDeployment { updated_at: now, ..present.clone() };
+    match ending {
+        Ending::Completed => {
+            next.finished_at = Some(now);
+            next.status = match present.status {
+                Status::RollbackInProgress => Status::RollbackSuccessful,
+                _ => Status::Successful,
+            };
+        }
+        Ending::Failed { reason, failures, to } => {
+            next.status_reason = Some(reason.clone());
+            next.failures = *failures;
+            match to {
+                Some(to) => {
+                    next.status = Status::RollbackInProgress;
+                    next.rollback =
+                        Some(Rollback { reason: reason.clone(), started_at: now, to: to.clone() });
+                }
+                None => {
+                    next.status = match present.status {
+                        Status::RollbackInProgress => Status::RollbackFailed,
+                        _ => Status::Stopped,
+                    };
+                    next.finished_at = Some(now);
+                    next.stopped_at = Some(now);
+                }
+            }
+        }
+    }
+    transaction.update(&next);
+}
+
+fn current<'a>(view: &'a View, service: &Service) -> Option<&'a ServiceDeployment> {
+    let id = service.service_deployment.as_ref()?;
+    let key = ServiceDeployment::key_of(&service.scope, &service.cluster, &service.name, id);
+    view.service_deployments.get(&key).map(|found| &**found)
+}
+
+/// How a user wants a deployment to be stopped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stopped {
+    /// The service goes back to what it ran before.
+    RolledBack,
+    /// What runs stays as it is, and nothing more is started.
+    Aborted,
+}
+
+/// Stops the deployment under way by a user's wish. `None` when there is nothing to go back to.
+pub fn stop_deployment(service: &Service, how: Stopped, now: Timestamp) -> Option<Plan> {
+    let mut plan = Plan::nothing(service);
+    let primary = service.primary().filter(|primary| primary.rollout_state == RolloutState::InProgress)?;
+    match how {
+        Stopped::Aborted => plan.give_up(ABORTED, "it was stopped by a user", None, None, now),
+        Stopped::RolledBack => {
+            let back = service.last_completed.clone().filter(|last| last.id != primary.id)?;
+            plan.give_up(ROLLED_BACK, "it was stopped by a user", None, Some(*back), now);
+        }
+    }
+    Some(plan)
+}
+
+impl Plan {
+    /// Gives up the PRIMARY deployment, and goes back to another where there is one.
+    pub(super) fn give_up(
+        &mut self,
+        reason: &str,
+        cause: &str,
+        failures: Option<u32>,
+        back: Option<Deployment>,
+        now: Timestamp,
+    ) {
+        let name = self.next.name.clone();
+        let Some(primary) = self.next.deployments.first_mut() else { return };
+        primary.rollout_state = RolloutState::Failed;
+        reason.clone_into(&mut primary.rollout_state_reason);
+        primary.updated_at = now;
+        self.said.push(format!("(service {name}) (deployment {}) deployment failed: {cause}.", primary.id));
+        let to = back.as_ref().map(|back| back.service_revision.clone());
+        self.ended = Some(Ending::Failed { reason: reason.to_owned(), failures, to });
+        let Some(mut back) = back else { return };
+        self.said.push(format!("(service {name}) rolling back to deployment {}.", back.id));
+        back.rollout_state = RolloutState::InProgress;
+        back.rollout_state_reason =
+            format!("ECS deployment circuit breaker: rolling back to deploymentId {}.", back.id);
+        back.updated_at = now;
+        self.next.deployments.retain(|deployment| deployment.id != back.id);
+        self.next.deployments.insert(0, back);
+    }
+}
