@@ -90,6 +90,7 @@ def test_a_daemon_only_where_its_constraints_are_met(cloud, instances, name):
     until("it runs there", lambda: placed(cloud, name) == [instances[1]])
     cloud.ecs.put_attributes(cluster=CLUSTER, attributes=[attribute | {"targetId": instances[2]}])
     until("it runs on both", lambda: placed(cloud, name) == instances[1:])
+    assert stable(cloud, name)["desiredCount"] == 2
 
 
 def test_an_instance_that_drains_is_emptied_and_nothing_is_missed(cloud, instances, name):

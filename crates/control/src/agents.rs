@@ -180,6 +180,8 @@ fn make_cluster(context: &Context, view: &View, member: &Membership, transaction
         name: member.cluster.clone(),
         status: cluster::Status::Active,
         container_insights: ContainerInsights::default(),
+        capacity_providers: Vec::new(),
+        default_strategy: Vec::new(),
         tags: Tags::default(),
         created_at: context.now(),
     };

@@ -318,6 +318,7 @@ fn request(definition: &Arc<TaskDefinition>) -> Request {
         network: None,
         constraints: Vec::new(),
         strategies: Vec::new(),
+        capacity_providers: Vec::new(),
         instances: None,
         group: "family:web".to_owned(),
         started_by: None,

@@ -3,6 +3,7 @@
 
 pub mod admission;
 pub mod assignment;
+pub mod capacity_provider;
 pub mod default_vpc;
 pub mod events;
 pub mod lifecycle;

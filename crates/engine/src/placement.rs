@@ -40,6 +40,8 @@ pub struct Request {
     pub network: Option<Network>,
     pub constraints: Vec<PlacementConstraint>,
     pub strategies: Vec<PlacementStrategy>,
+    /// The capacity provider of each task, where a strategy gives them.
+    pub capacity_providers: Vec<String>,
     /// StartTask's: one task on each of these, and nowhere else.
     pub instances: Option<Vec<ContainerInstanceId>>,
     pub group: String,
@@ -82,7 +84,9 @@ pub fn place(view: &View, request: &Request, now: Timestamp, ids: &mut dyn IdSou
         let named = request.instances.as_ref().and_then(|named| named.get(number as usize).copied());
         match take(&view, request, &rules, named, ids) {
             Ok(spot) => {
-                let (task, network_interface) = new_task(request, spot, now, ids);
+                let provider = request.capacity_providers.get(placement.tasks.len());
+                let (mut task, network_interface) = new_task(request, spot, now, ids);
+                task.capacity_provider = provider.map(|name| name.as_str().into());
                 if number + 1 < request.count {
                     view.hold(&task, network_interface.as_ref());
                 }
@@ -294,6 +298,7 @@ fn new_task(
         group: request.group.clone(),
         started_by: request.started_by.clone(),
         launch_type: request.launch_type,
+        capacity_provider: None,
         desired_status: DesiredStatus::Running,
         last_status: LastStatus::Provisioning,
         size: request.size,

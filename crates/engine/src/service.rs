@@ -14,6 +14,7 @@ mod seen;
 #[cfg(test)]
 mod tests;
 
+use crate::capacity_provider::{self, Counts};
 use crate::placement::{self, Network, Placement, Request};
 use crate::view::View;
 use core::time::Duration;
@@ -304,6 +305,7 @@ pub fn request(view: &View, service: &Service, deployment: &Deployment, count: u
         Some(PropagateTags::TaskDefinition) => definition.tags.clone(),
         Some(PropagateTags::Service) => service.tags.clone(),
     };
+    let chosen = chosen_providers(view, service, deployment, count);
     Some(Request {
         scope: service.scope.clone(),
         cluster: service.cluster.clone(),
@@ -315,11 +317,25 @@ pub fn request(view: &View, service: &Service, deployment: &Deployment, count: u
         network,
         constraints: service.constraints.clone(),
         strategies: strategies(service),
+        capacity_providers: chosen,
         instances: None,
         group: service.group(),
         started_by: Some(deployment.id.clone()),
         tags: managed(service, own),
     })
+}
+
+/// The capacity providers of tasks that are started beside those that the deployment has.
+fn chosen_providers(view: &View, service: &Service, deployment: &Deployment, count: usize) -> Vec<String> {
+    let tasks = view.service_tasks().deployment(&service.key(), &deployment.id);
+    let present = tasks.into_iter().flat_map(|tasks| tasks.active());
+    let present = present.filter_map(|id| view.task(&service.scope, &service.cluster, id));
+    let mut counts = Counts::new();
+    for name in present.filter_map(|task| task.capacity_provider.as_deref()) {
+        *counts.entry(name).or_default() += 1;
+    }
+    let chosen = capacity_provider::split(&deployment.capacity_strategy, counts, count);
+    chosen.into_iter().map(str::to_owned).collect()
 }
 
 /// Services spread over zones and then over instances where they say nothing else.

@@ -120,6 +120,8 @@ pub fn view(instances: &[ContainerInstance]) -> View {
         name: "default".to_owned(),
         status: longshore_model::cluster::Status::Active,
         container_insights: ContainerInsights::Disabled,
+        capacity_providers: Vec::new(),
+        default_strategy: Vec::new(),
         tags: Tags::default(),
         created_at: Timestamp(1),
     });
@@ -143,6 +145,7 @@ pub fn request(view: &View, count: u32) -> Request {
         }),
         constraints: Vec::new(),
         strategies: Vec::new(),
+        capacity_providers: Vec::new(),
         instances: None,
         group: "family:web".to_owned(),
         started_by: None,

@@ -10,6 +10,7 @@ use longshore_agent::runtime::Runtime;
 use longshore_control::Context;
 use longshore_control::agents::admission;
 use longshore_control::ecs::event::render;
+use longshore_control::ecs::spot;
 use longshore_engine::why;
 use longshore_model::container_instance::{Capacity, Membership, Status};
 use longshore_model::event::Event;
@@ -30,6 +31,8 @@ pub enum Ask {
     LoadImage { file: PathBuf, tag: Option<String> },
     /// Explain a task, or where a task of a definition could go.
     Why { arn: String, cluster: String },
+    /// Stop a Spot task as AWS does when its capacity is wanted back.
+    Interrupt { arn: String },
     /// Tell the events that are kept, then, if asked to, those that come.
     Events { follow: bool },
     /// Make a token that lets one agent in.
@@ -75,6 +78,14 @@ impl Admin {
         match why::explain(&context.view(), arn, cluster, context.now()) {
             Ok(causes) => Answer::Done(causes),
             Err(wrong) => Answer::Failed(wrong),
+        }
+    }
+
+    async fn interrupt(&self, arn: &str) -> Answer {
+        let Some(context) = &self.context else { return not_here() };
+        match spot::interrupt(context, arn).await {
+            Ok(()) => Answer::Done(Vec::new()),
+            Err(error) => Answer::Failed(crate::chain(&error)),
         }
     }
 
@@ -146,6 +157,7 @@ async fn converse(stream: UnixStream, admin: &Admin) -> std::io::Result<()> {
             Answer::Done(Vec::new())
         }
         Ok(Ask::Why { arn, cluster }) => admin.why(&arn, &cluster),
+        Ok(Ask::Interrupt { arn }) => admin.interrupt(&arn).await,
         Ok(Ask::CreateToken { cluster, launch_type, region, millis }) => {
             admin.create_token(cluster, launch_type, &region, millis).await
         }

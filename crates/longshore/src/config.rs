@@ -193,12 +193,24 @@ pub struct EnvArgs {
 
 #[derive(Debug, Args)]
 pub struct WhyArgs {
-    /// The ARN of a task, or of a task definition to see which instances would take a task of it now.
+    /// The ARN of a task or a service, or of a task definition to see which instances would take a task of it now.
     pub arn: String,
     /// The cluster whose instances are asked about a task definition.
     #[arg(long, default_value = "default", value_name = "NAME")]
     pub cluster: String,
     /// How to print the causes.
+    #[arg(long, value_enum, default_value_t)]
+    pub output: Output,
+    /// The data directory that `longshore up` was given.
+    #[arg(long, env = "LONGSHORE_DATA_DIR", value_name = "DIR", default_value = DATA_DIR)]
+    pub data_dir: PathBuf,
+}
+
+#[derive(Debug, Args)]
+pub struct InterruptArgs {
+    /// The ARN of a task of the capacity provider FARGATE_SPOT.
+    pub arn: String,
+    /// How to print what was done.
     #[arg(long, value_enum, default_value_t)]
     pub output: Output,
     /// The data directory that `longshore up` was given.

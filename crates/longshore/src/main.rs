@@ -13,6 +13,7 @@ mod env;
 mod events;
 mod image;
 mod instance;
+mod interrupt;
 mod listen;
 mod machine;
 mod remote;
@@ -52,6 +53,8 @@ enum Command {
     Env(config::EnvArgs),
     /// Say why a task is where it is, cause by cause.
     Why(config::WhyArgs),
+    /// Take a Spot task's capacity away, as AWS does when others need it: it is told by SIGTERM, and its service replaces it.
+    Interrupt(config::InterruptArgs),
     /// Print the state changes of tasks and container instances, as EventBridge passes them on.
     Events(config::EventsArgs),
     /// Images that tasks run.
@@ -80,6 +83,7 @@ fn main() -> ExitCode {
             Command::Down(args) => down::run(args).await,
             Command::Env(args) => env::run(args),
             Command::Why(args) => why::run(args).await,
+            Command::Interrupt(args) => interrupt::run(args).await,
             Command::Events(args) => events::run(args).await,
             Command::Image { command } => image::run(command).await,
         }

@@ -1,6 +1,7 @@
 //! Clusters. Follows <https://docs.aws.amazon.com/AmazonECS/latest/APIReference/API_Cluster.html>.
 
 use crate::arn;
+use crate::capacity_provider::StrategyItem;
 use crate::change::Key;
 use crate::record::Record;
 use crate::scope::Scope;
@@ -14,6 +15,12 @@ pub struct Cluster {
     pub name: String,
     pub status: Status,
     pub container_insights: ContainerInsights,
+    /// The names of those that its tasks may be given to.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub capacity_providers: Vec<String>,
+    /// For tasks and services that name neither a strategy nor a launch type.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub default_strategy: Vec<StrategyItem>,
     #[serde(default, skip_serializing_if = "Tags::is_empty")]
     pub tags: Tags,
     pub created_at: Timestamp,

@@ -2,6 +2,7 @@
 //! between control and agent. Invariant: nothing here does I/O, reads a clock or draws a random number.
 
 pub mod arn;
+pub mod capacity_provider;
 pub mod change;
 pub mod cluster;
 pub mod container_instance;

@@ -3,6 +3,7 @@
 //! Follows <https://docs.aws.amazon.com/AmazonECS/latest/APIReference/API_Service.html>.
 
 use crate::arn;
+use crate::capacity_provider::StrategyItem;
 use crate::change::Key;
 use crate::id::IdSource;
 use crate::placement::{PlacementConstraint, PlacementStrategy};
@@ -152,6 +153,9 @@ pub struct Deployment {
     pub network: Option<NetworkConfiguration>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub platform_version: Option<String>,
+    /// Whose capacity its tasks take; empty where the launch type says it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub capacity_strategy: Vec<StrategyItem>,
     pub rollout_state: RolloutState,
     pub rollout_state_reason: String,
     pub created_at: Timestamp,
@@ -240,6 +244,8 @@ pub struct ServiceRevision {
     pub network: Option<NetworkConfiguration>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub platform_version: Option<String>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub capacity_strategy: Vec<StrategyItem>,
     pub created_at: Timestamp,
 }
 

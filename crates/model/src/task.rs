@@ -27,6 +27,9 @@ pub struct Task {
     pub started_by: Option<String>,
     #[serde(default)]
     pub launch_type: LaunchType,
+    /// Whose capacity it takes, where a strategy chose.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub capacity_provider: Option<Box<str>>,
     pub desired_status: DesiredStatus,
     pub last_status: LastStatus,
     /// The task's size after overrides.

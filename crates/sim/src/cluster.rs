@@ -103,6 +103,8 @@ impl Cluster {
             name: NAME.to_owned(),
             status: Status::Active,
             container_insights: ContainerInsights::Disabled,
+            capacity_providers: Vec::new(),
+            default_strategy: Vec::new(),
             tags: Tags::default(),
             created_at: Timestamp(1),
         });
@@ -219,6 +221,7 @@ impl Cluster {
             network: (kind == Kind::Fargate).then(network),
             constraints,
             strategies,
+            capacity_providers: Vec::new(),
             instances: None,
             group: format!("family:{}", kind.family()),
             started_by: None,

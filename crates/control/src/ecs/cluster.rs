@@ -1,7 +1,7 @@
 //! Clusters. Follows <https://docs.aws.amazon.com/AmazonECS/latest/developerguide/clusters.html>.
 
 use super::page::{Order, page};
-use super::{failure, invalid, is_name, reference, tag};
+use super::{capacity_provider, failure, invalid, is_name, reference, tag};
 use crate::api::Call;
 use crate::given_when_present;
 use crate::refuse::{Given, unsupported};
@@ -31,8 +31,6 @@ pub async fn create(
     } = request;
     unsupported(&[
         ("configuration", configuration.given()),
-        ("capacityProviders", capacity_providers.given()),
-        ("defaultCapacityProviderStrategy", default_capacity_provider_strategy.given()),
         ("serviceConnectDefaults", service_connect_defaults.given()),
     ])
     .map_err(invalid)?;
@@ -42,11 +40,16 @@ pub async fn create(
             "clusterName must be 1 to 255 letters, digits, hyphens and underscores, and is '{name}'."
         )));
     }
+    let capacity_providers = capacity_provider::names(capacity_providers.unwrap_or_default())?;
+    let default_strategy = capacity_provider::strategy(default_capacity_provider_strategy)?;
+    capacity_provider::check(&default_strategy, &capacity_providers)?;
     let wanted = Cluster {
         scope: call.scope().clone(),
         name,
         status: Status::Active,
         container_insights: container_insights(settings)?,
+        capacity_providers,
+        default_strategy,
         tags: tag::parse(tags)?,
         created_at: call.context.now(),
     };
@@ -165,10 +168,10 @@ pub async fn list(
 
 /// The parts of a cluster that are shown only when asked for.
 #[derive(Clone, Copy, Default)]
-struct Include {
-    settings: bool,
-    tags: bool,
-    statistics: bool,
+pub struct Include {
+    pub settings: bool,
+    pub tags: bool,
+    pub statistics: bool,
 }
 
 impl Include {
@@ -188,7 +191,7 @@ impl Include {
     }
 }
 
-fn render(view: &View, cluster: &Cluster, include: Include) -> ecs::Cluster {
+pub fn render(view: &View, cluster: &Cluster, include: Include) -> ecs::Cluster {
     let counts = task_counts(view, cluster);
     let is_registered = |instance: &&Arc<ContainerInstance>| {
         instance.membership().is_some_and(|m| m.status != container_instance::Status::Inactive)
@@ -209,8 +212,10 @@ fn render(view: &View, cluster: &Cluster, include: Include) -> ecs::Cluster {
         statistics: Some(if include.statistics { statistics(view, cluster) } else { Vec::new() }),
         tags: Some(if include.tags { tag::render(&cluster.tags) } else { Vec::new() }),
         settings: Some(if include.settings { vec![insights()] } else { Vec::new() }),
-        capacity_providers: Some(Vec::new()),
-        default_capacity_provider_strategy: Some(Vec::new()),
+        capacity_providers: Some(cluster.capacity_providers.clone()),
+        default_capacity_provider_strategy: Some(capacity_provider::render_strategy(
+            &cluster.default_strategy,
+        )),
         configuration: None,
         attachments: None,
         attachments_status: None,

@@ -1,5 +1,6 @@
 //! Amazon ECS: one file per resource.
 
+mod capacity_provider;
 mod cluster;
 mod container_instance;
 pub mod event;
@@ -8,6 +9,7 @@ mod placement;
 mod reference;
 mod run_task;
 mod service;
+pub mod spot;
 mod start_task;
 mod tag;
 mod task;
@@ -49,6 +51,8 @@ pub fn routes() -> Routes {
         .on::<op::DeleteService, _, _, _>(service::delete)
         .on::<op::DescribeServices, _, _, _>(service::describe)
         .on::<op::ListServices, _, _, _>(service::list)
+        .on::<op::PutClusterCapacityProviders, _, _, _>(capacity_provider::put)
+        .on::<op::DescribeCapacityProviders, _, _, _>(capacity_provider::describe)
         .on::<op::ListServiceDeployments, _, _, _>(service::list_deployments)
         .on::<op::DescribeServiceDeployments, _, _, _>(service::describe_deployments)
         .on::<op::DescribeServiceRevisions, _, _, _>(service::describe_revisions)

@@ -1,6 +1,7 @@
 //! RunTask: checked, placed and committed before it is answered.
 //! Follows <https://docs.aws.amazon.com/AmazonECS/latest/APIReference/API_RunTask.html>.
 
+use super::capacity_provider::Capacity;
 use super::placement::{constraints, strategies};
 use super::task::render;
 use super::task_definition::{cpu_units, fargate_size, mebibytes};
@@ -10,6 +11,7 @@ use crate::context::RandomIds;
 use crate::refuse::{Given, unsupported};
 use longshore_ecs as ecs;
 use longshore_engine::View;
+use longshore_engine::capacity_provider::{self, Counts};
 use longshore_engine::placement::{self, Network, Placement, Request};
 use longshore_model::cluster::{Cluster, arn_of};
 use longshore_model::container_instance::{self, ContainerInstance};
@@ -82,7 +84,9 @@ pub enum Place {
     /// RunTask: wherever the scheduler finds room.
     Anywhere {
         count: u32,
-        launch_type: LaunchType,
+        capacity: Capacity,
+        /// Whether a platform version was named, which only Fargate has.
+        platform_named: bool,
         constraints: Vec<PlacementConstraint>,
         strategies: Vec<PlacementStrategy>,
     },
@@ -114,7 +118,6 @@ impl Command {
             volume_configurations,
         } = request;
         unsupported(&[
-            ("capacityProviderStrategy", capacity_provider_strategy.given()),
             ("enableExecuteCommand", enable_execute_command.given()),
             ("referenceId", reference_id.given()),
             ("volumeConfigurations", volume_configurations.given()),
@@ -125,19 +128,14 @@ impl Command {
             return Err(invalid(format!("count must be between 1 and 10, and is {count}.")));
         }
         check_platform_version(platform_version.as_deref())?;
-        let launch_type = parse_launch_type(launch_type)?;
-        if launch_type == LaunchType::Fargate {
-            refuse_on_fargate("Placement constraints", placement_constraints.given())?;
-            refuse_on_fargate("Placement strategies", placement_strategy.given())?;
-        } else if platform_version.is_some_and(|version| !version.is_empty()) {
-            return Err(invalid("The platform version must be null when specifying an EC2 launch type."));
-        }
+        let capacity = Capacity::parse(launch_type, capacity_provider_strategy)?;
         Ok(Self {
             cluster,
             definition: task_definition,
             place: Place::Anywhere {
                 count: count.unsigned_abs(),
-                launch_type,
+                capacity,
+                platform_named: platform_version.is_some_and(|version| !version.is_empty()),
                 constraints: constraints(placement_constraints)?,
                 strategies: strategies(placement_strategy)?,
             },
@@ -157,9 +155,14 @@ impl Command {
         let cluster = reference::cluster(view, scope, self.cluster.as_deref())?;
         let definition = active_definition(view, scope, &self.definition)?;
         check_overrides(&self.overrides, &definition)?;
+        let mut providers = Vec::new();
         let (count, launch_type, constraints, strategies, instances) = match &self.place {
-            Place::Anywhere { count, launch_type, constraints, strategies } => {
-                (*count, *launch_type, constraints.clone(), strategies.clone(), None)
+            Place::Anywhere { count, capacity, platform_named, constraints, strategies } => {
+                let (launch_type, strategy) = capacity.resolve(&cluster)?;
+                check_for_fargate(launch_type, *platform_named, constraints.given(), strategies.given())?;
+                let chosen = capacity_provider::split(&strategy, Counts::new(), *count as usize);
+                providers = chosen.into_iter().map(str::to_owned).collect();
+                (*count, launch_type, constraints.clone(), strategies.clone(), None)
             }
             Place::On(given) => {
                 let ids = instances(scope, &cluster.name, given)?;
@@ -189,6 +192,7 @@ impl Command {
             network: network(view, scope, &definition, self.network.as_ref())?,
             constraints,
             strategies,
+            capacity_providers: providers,
             instances,
             group: self.group.clone().unwrap_or_else(|| format!("family:{}", definition.family)),
             started_by: self.started_by.clone(),
@@ -302,7 +306,24 @@ pub fn parse_propagate_tags(given: Option<ecs::PropagateTags>) -> Result<bool, e
     }
 }
 
-pub fn refuse_on_fargate(what: &str, given: bool) -> Result<(), ecs::Error> {
+/// What only one of Fargate and the others knows.
+pub fn check_for_fargate(
+    launch_type: LaunchType,
+    platform_named: bool,
+    constraints: bool,
+    strategies: bool,
+) -> Result<(), ecs::Error> {
+    if launch_type == LaunchType::Fargate {
+        refuse_on_fargate("Placement constraints", constraints)?;
+        refuse_on_fargate("Placement strategies", strategies)
+    } else if platform_named {
+        Err(invalid("The platform version must be null when specifying an EC2 launch type."))
+    } else {
+        Ok(())
+    }
+}
+
+fn refuse_on_fargate(what: &str, given: bool) -> Result<(), ecs::Error> {
     if given {
         return Err(invalid(format!("{what} are not supported with FARGATE launch type.")));
     }
@@ -358,7 +379,7 @@ fn fingerprint(request: &Request) -> u64 {
         let subnets: Vec<&String> = network.subnets.iter().map(|subnet| &subnet.id).collect();
         (subnets, &network.security_groups)
     });
-    let place = (request.launch_type, &request.constraints, &request.strategies);
+    let place = (request.launch_type, &request.constraints, &request.strategies, &request.capacity_providers);
     let said = (definition, request.count, &request.overrides, network, &request.group, &request.started_by);
     stable_hash(encode(&(said, place)))
 }

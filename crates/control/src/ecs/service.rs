@@ -12,17 +12,18 @@ pub use deployment::{
 };
 pub use protection::{describe as protection, update as protect};
 
+use super::capacity_provider::{self, Capacity};
 use super::page::{Order, page};
-use super::run_task::{active_definition, check_launch_type, network, parse_launch_type, short};
+use super::run_task::{active_definition, check_launch_type, network, short};
 use super::task::render::launch_type as render_launch_type;
 use super::{client, failure, invalid, is_name, reference, tag};
 use crate::api::Call;
 use crate::context::RandomIds;
 use longshore_ecs as ecs;
 use longshore_engine::{View, service as engine};
+use longshore_model::capacity_provider::StrategyItem;
 use longshore_model::cluster::Cluster;
 use longshore_model::service::{Deployment, NetworkConfiguration, SchedulingStrategy, Service, Status};
-use longshore_model::task::LaunchType;
 use longshore_model::task_definition::TaskDefinition;
 use longshore_model::{Record, Tags, Timestamp, arn};
 use settings::Settings;
@@ -38,8 +39,8 @@ pub async fn create(
         .context
         .commit::<_, ecs::Error, _>(|snapshot, transaction| {
             let view = &snapshot.view;
-            let mut wanted = command.resolve(view, &call, now)?;
-            let first = deployment(view, &wanted, &command.settings, now)?;
+            let (mut wanted, strategy) = command.resolve(view, &call, now)?;
+            let first = deployment(view, &wanted, &command.settings, strategy, now)?;
             let present = view.services.get(&wanted.key());
             match present.map(|present| (present, present.status)) {
                 None => {
@@ -71,7 +72,7 @@ pub async fn create(
 struct Create {
     cluster: Option<String>,
     name: String,
-    launch_type: LaunchType,
+    capacity: Capacity,
     scheduling_strategy: SchedulingStrategy,
     client_token: Option<String>,
     tags: Tags,
@@ -87,12 +88,11 @@ impl Create {
                 rest.name
             )));
         }
-        let launch_type = parse_launch_type(rest.launch_type)?;
+        let capacity = Capacity::new(rest.launch_type, settings.capacity_strategy.clone())?;
         let scheduling_strategy = match rest.scheduling_strategy {
             None | Some(ecs::SchedulingStrategy::Replica) => SchedulingStrategy::Replica,
             Some(ecs::SchedulingStrategy::Daemon) => SchedulingStrategy::Daemon,
         };
-        settings.check(launch_type, scheduling_strategy)?;
         if scheduling_strategy == SchedulingStrategy::Replica && settings.desired_count.is_none() {
             return Err(invalid(
                 "The desired count is required for services with the scheduling strategy REPLICA.",
@@ -104,7 +104,7 @@ impl Create {
         Ok(Self {
             cluster: rest.cluster,
             name: rest.name,
-            launch_type,
+            capacity,
             scheduling_strategy,
             client_token: short("clientToken", rest.client_token, 36)?,
             tags: tag::parse(rest.tags)?,
@@ -112,8 +112,16 @@ impl Create {
         })
     }
 
-    fn resolve(&self, view: &View, call: &Call, now: Timestamp) -> Result<Service, ecs::Error> {
+    /// The service as it is wanted, and the strategy that its tasks are given to capacity providers by.
+    fn resolve(
+        &self,
+        view: &View,
+        call: &Call,
+        now: Timestamp,
+    ) -> Result<(Service, Vec<StrategyItem>), ecs::Error> {
         let cluster = reference::cluster(view, call.scope(), self.cluster.as_deref())?;
+        let (launch_type, capacity_strategy) = self.capacity.resolve(&cluster)?;
+        self.settings.check(launch_type, self.scheduling_strategy)?;
         let mut service = Service {
             scope: call.scope().clone(),
             cluster: cluster.name.clone(),
@@ -121,7 +129,7 @@ impl Create {
             status: Status::Active,
             scheduling_strategy: self.scheduling_strategy,
             desired_count: 0,
-            launch_type: self.launch_type,
+            launch_type,
             configuration: settings::default_configuration(self.scheduling_strategy),
             health_check_grace_period: None,
             constraints: Vec::new(),
@@ -143,7 +151,7 @@ impl Create {
             version: 1,
         };
         self.settings.apply(&mut service)?;
-        Ok(service)
+        Ok((service, capacity_strategy))
     }
 }
 
@@ -152,6 +160,7 @@ fn deployment(
     view: &View,
     service: &Service,
     settings: &Settings,
+    capacity_strategy: Vec<StrategyItem>,
     now: Timestamp,
 ) -> Result<Deployment, ecs::Error> {
     let present = service.primary();
@@ -170,7 +179,7 @@ fn deployment(
     };
     let platform_version =
         settings.platform_version.clone().or_else(|| present.and_then(|p| p.platform_version.clone()));
-    Ok(engine::deployment(&definition, network, platform_version, now, &mut RandomIds))
+    Ok(engine::deployment(&definition, network, platform_version, capacity_strategy, now, &mut RandomIds))
 }
 
 fn present_definition(
@@ -218,8 +227,10 @@ fn is_same(present: &Service, wanted: &Service, first: &Deployment) -> bool {
 /// Whether a deployment runs something else than the PRIMARY one.
 fn differs(present: &Service, wanted: &Deployment) -> bool {
     present.primary().is_none_or(|primary| {
-        (&primary.family, primary.revision, &primary.network, &primary.platform_version)
-            != (&wanted.family, wanted.revision, &wanted.network, &wanted.platform_version)
+        (&primary.family, primary.revision, &primary.network)
+            != (&wanted.family, wanted.revision, &wanted.network)
+            || primary.platform_version != wanted.platform_version
+            || primary.capacity_strategy != wanted.capacity_strategy
     })
 }
 
@@ -243,7 +254,8 @@ pub async fn update(
             settings.apply(&mut next)?;
             next.version += 1;
             next.steady = false;
-            let wanted = deployment(view, &next, &settings, now)?;
+            let strategy = capacity_provider::updated(&cluster, &present, &settings.capacity_strategy)?;
+            let wanted = deployment(view, &next, &settings, strategy, now)?;
             if rest.force_new_deployment || differs(&present, &wanted) {
                 engine::deploy(view, &mut next, wanted, transaction, &mut RandomIds);
             }

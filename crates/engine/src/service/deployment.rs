@@ -2,6 +2,7 @@
 
 use super::Plan;
 use crate::view::View;
+use longshore_model::capacity_provider::StrategyItem;
 use longshore_model::id::IdSource;
 use longshore_model::service::{
     Deployment, NetworkConfiguration, Rollback, RolloutState, Service, ServiceDeployment,
@@ -32,6 +33,7 @@ pub fn deployment(
     definition: &TaskDefinition,
     network: Option<NetworkConfiguration>,
     platform_version: Option<String>,
+    capacity_strategy: Vec<StrategyItem>,
     now: Timestamp,
     ids: &mut dyn IdSource,
 ) -> Deployment {
@@ -45,6 +47,7 @@ pub fn deployment(
         revision: definition.revision,
         network,
         platform_version,
+        capacity_strategy,
         created_at: now,
         updated_at: now,
     }
@@ -97,6 +100,7 @@ pub fn deploy(
         launch_type: service.launch_type,
         network: deployment.network.clone(),
         platform_version: deployment.platform_version.clone(),
+        capacity_strategy: deployment.capacity_strategy.clone(),
         created_at: now,
     });
     service.service_deployment = Some(made.id);

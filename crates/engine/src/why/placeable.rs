@@ -48,6 +48,7 @@ fn request(cluster: &Cluster, definition: &Arc<TaskDefinition>) -> Request {
         network: None,
         constraints: Vec::new(),
         strategies: Vec::new(),
+        capacity_providers: Vec::new(),
         instances: None,
         group: format!("family:{}", definition.family),
         started_by: None,

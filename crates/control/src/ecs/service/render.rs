@@ -1,11 +1,12 @@
 //! A service as describe calls show it.
 
-use super::super::placement;
 use super::super::tag;
 use super::super::task::render::launch_type;
+use super::super::{capacity_provider, placement};
 use longshore_ecs as ecs;
 use longshore_engine::View;
 use longshore_engine::service::{failed_tasks, threshold};
+use longshore_model::capacity_provider::StrategyItem;
 use longshore_model::cluster::arn_of;
 use longshore_model::service::{
     Deployment, DeploymentConfiguration, NetworkConfiguration, PropagateTags, RolloutState,
@@ -19,6 +20,7 @@ use longshore_wire::Timestamp;
 pub fn service(view: &View, s: &Service, with_tags: bool) -> ecs::Service {
     let primary = s.primary();
     let on_fargate = s.launch_type == LaunchType::Fargate;
+    let strategy = primary.map_or(&[][..], |primary| &primary.capacity_strategy);
     let deployments = if s.status == Status::Inactive { &[] } else { s.deployments.as_slice() };
     let deployments: Vec<ecs::Deployment> =
         deployments.iter().enumerate().map(|(place, d)| deployment(view, s, d, place == 0)).collect();
@@ -35,8 +37,8 @@ pub fn service(view: &View, s: &Service, with_tags: bool) -> ecs::Service {
         desired_count: i32::try_from(s.desired_count).ok(),
         running_count: Some(sum(|d| d.running_count)),
         pending_count: Some(sum(|d| d.pending_count)),
-        launch_type: Some(launch_type(s.launch_type)),
-        capacity_provider_strategy: None,
+        launch_type: by_launch_type(strategy).then(|| launch_type(s.launch_type)),
+        capacity_provider_strategy: shown_strategy(strategy),
         platform_version: on_fargate.then(|| described.unwrap_or_else(|| "LATEST".to_owned())),
         platform_family: on_fargate.then(|| "Linux".to_owned()),
         task_definition: primary.map(|p| task_definition::arn_of(&s.scope, &p.family, p.revision)),
@@ -86,8 +88,8 @@ fn deployment(view: &View, s: &Service, d: &Deployment, is_primary: bool) -> ecs
         failed_tasks: i32::try_from(failed_tasks(view, s, d)).ok(),
         created_at: Some(Timestamp(d.created_at.millis())),
         updated_at: Some(Timestamp(d.updated_at.millis())),
-        capacity_provider_strategy: None,
-        launch_type: Some(launch_type(s.launch_type)),
+        capacity_provider_strategy: shown_strategy(&d.capacity_strategy),
+        launch_type: by_launch_type(&d.capacity_strategy).then(|| launch_type(s.launch_type)),
         platform_version: on_fargate.then(|| "1.4.0".to_owned()),
         platform_family: on_fargate.then(|| "Linux".to_owned()),
         network_configuration: d.network.as_ref().map(network),
@@ -103,6 +105,15 @@ fn deployment(view: &View, s: &Service, d: &Deployment, is_primary: bool) -> ecs
         fargate_ephemeral_storage: None,
         vpc_lattice_configurations: None,
     }
+}
+
+/// A service with a strategy is shown without a launch type.
+fn by_launch_type(strategy: &[StrategyItem]) -> bool {
+    strategy.is_empty()
+}
+
+fn shown_strategy(strategy: &[StrategyItem]) -> Option<Vec<ecs::CapacityProviderStrategyItem>> {
+    (!strategy.is_empty()).then(|| capacity_provider::render_strategy(strategy))
 }
 
 fn configuration(c: &DeploymentConfiguration) -> ecs::DeploymentConfiguration {
@@ -262,8 +273,8 @@ pub fn revision(view: &View, r: &ServiceRevision) -> ecs::ServiceRevision {
         service_arn: Some(arn::ecs(&r.scope, format_args!("service/{}/{}", r.cluster, r.service))),
         cluster_arn: Some(arn_of(&r.scope, &r.cluster)),
         task_definition: Some(task_definition::arn_of(&r.scope, &r.family, r.revision)),
-        capacity_provider_strategy: None,
-        launch_type: Some(launch_type(r.launch_type)),
+        capacity_provider_strategy: shown_strategy(&r.capacity_strategy),
+        launch_type: by_launch_type(&r.capacity_strategy).then(|| launch_type(r.launch_type)),
         platform_version: on_fargate.then(|| "1.4.0".to_owned()),
         platform_family: on_fargate.then(|| "Linux".to_owned()),
         load_balancers: Some(Vec::new()),

@@ -1,11 +1,13 @@
 //! What CreateService and UpdateService say of a service.
 
+use super::super::capacity_provider;
 use super::super::placement::{constraints, strategies};
-use super::super::run_task::{check_platform_version, refuse_on_fargate};
+use super::super::run_task::{check_for_fargate, check_platform_version};
 use super::super::{invalid, task_definition::not_negative};
 use crate::given_when_present;
 use crate::refuse::{Given, unsupported};
 use longshore_ecs as ecs;
+use longshore_model::capacity_provider::StrategyItem;
 use longshore_model::placement::{PlacementConstraint, PlacementStrategy};
 use longshore_model::service::{
     CircuitBreaker, DeploymentConfiguration, PropagateTags, SchedulingStrategy, Service,
@@ -20,6 +22,7 @@ pub struct Settings {
     pub task_definition: Option<String>,
     pub network: Option<ecs::AwsVpcConfiguration>,
     pub platform_version: Option<String>,
+    pub capacity_strategy: Vec<StrategyItem>,
     configuration: Option<ecs::DeploymentConfiguration>,
     constraints: Option<Vec<PlacementConstraint>>,
     strategies: Option<Vec<PlacementStrategy>>,
@@ -78,7 +81,6 @@ pub fn of_create(request: ecs::CreateServiceRequest) -> Result<(OfCreate, Settin
         ("availabilityZoneRebalancing", is_rebalancing(availability_zone_rebalancing)),
         ("loadBalancers", load_balancers.given()),
         ("serviceRegistries", service_registries.given()),
-        ("capacityProviderStrategy", capacity_provider_strategy.given()),
         ("deploymentController", is_other_controller(deployment_controller)),
         ("enableExecuteCommand", enable_execute_command.given()),
         ("serviceConnectConfiguration", service_connect_configuration.given()),
@@ -91,6 +93,7 @@ pub fn of_create(request: ecs::CreateServiceRequest) -> Result<(OfCreate, Settin
         task_definition: task_definition.filter(|given| !given.is_empty()),
         network: network_configuration.and_then(|network| network.awsvpc_configuration),
         platform_version: platform(platform_version)?,
+        capacity_strategy: capacity_provider::strategy(capacity_provider_strategy)?,
         configuration: deployment_configuration,
         constraints: Some(constraints(placement_constraints)?),
         strategies: Some(strategies(placement_strategy)?),
@@ -130,7 +133,6 @@ pub fn of_update(request: ecs::UpdateServiceRequest) -> Result<(OfUpdate, Settin
         ("availabilityZoneRebalancing", is_rebalancing(availability_zone_rebalancing)),
         ("loadBalancers", load_balancers.given()),
         ("serviceRegistries", service_registries.given()),
-        ("capacityProviderStrategy", capacity_provider_strategy.given()),
         ("deploymentController", is_other_controller(deployment_controller)),
         ("enableExecuteCommand", enable_execute_command.given()),
         ("serviceConnectConfiguration", service_connect_configuration.given()),
@@ -143,6 +145,7 @@ pub fn of_update(request: ecs::UpdateServiceRequest) -> Result<(OfUpdate, Settin
         task_definition: task_definition.filter(|given| !given.is_empty()),
         network: network_configuration.and_then(|network| network.awsvpc_configuration),
         platform_version: platform(platform_version)?,
+        capacity_strategy: capacity_provider::strategy(capacity_provider_strategy)?,
         configuration: deployment_configuration,
         constraints: placement_constraints.map(|given| constraints(Some(given))).transpose()?,
         strategies: placement_strategy.map(|given| strategies(Some(given))).transpose()?,
@@ -156,16 +159,15 @@ pub fn of_update(request: ecs::UpdateServiceRequest) -> Result<(OfUpdate, Settin
 impl Settings {
     /// What a launch type or a scheduling strategy does not know.
     pub fn check(&self, launch_type: LaunchType, strategy: SchedulingStrategy) -> Result<(), ecs::Error> {
-        if launch_type == LaunchType::Fargate {
-            if strategy == SchedulingStrategy::Daemon {
-                return Err(invalid(
-                    "The daemon scheduling strategy is not supported for Fargate launch type.",
-                ));
-            }
-            refuse_on_fargate("Placement constraints", self.constraints.given())?;
-            refuse_on_fargate("Placement strategies", self.strategies.given())?;
-        } else if self.platform_version.is_some() {
-            return Err(invalid("The platform version must be null when specifying an EC2 launch type."));
+        if launch_type == LaunchType::Fargate && strategy == SchedulingStrategy::Daemon {
+            return Err(invalid("The daemon scheduling strategy is not supported for Fargate launch type."));
+        }
+        let (constraints, strategies) = (self.constraints.given(), self.strategies.given());
+        check_for_fargate(launch_type, self.platform_version.is_some(), constraints, strategies)?;
+        if launch_type != LaunchType::Fargate && !self.capacity_strategy.is_empty() {
+            return Err(invalid(
+                "A service of the EC2 or EXTERNAL launch type takes no capacity provider strategy.",
+            ));
         }
         if strategy == SchedulingStrategy::Daemon {
             if self.desired_count.is_some() {

@@ -29,7 +29,7 @@ pub fn task(view: &View, t: &Task, with_tags: bool) -> ecs::Task {
         attachments: Some(t.network.iter().map(|network| attachment(t, network)).collect()),
         attributes: Some(vec![cpu_architecture(view, t)]),
         availability_zone: Some(t.availability_zone.clone()).filter(|zone| !zone.is_empty()),
-        capacity_provider_name: None,
+        capacity_provider_name: t.capacity_provider.as_deref().map(str::to_owned),
         cluster_arn: Some(arn_of(&t.scope, &t.cluster)),
         connectivity: t.times.connectivity_at.map(|_| ecs::Connectivity::Connected),
         connectivity_at: at(t.times.connectivity_at),
