@@ -23,12 +23,14 @@ use longshore_model::change::Key;
 use longshore_model::id::IdSource;
 use longshore_model::placement::{PlacementStrategy, SpreadField};
 use longshore_model::service::{
-    Deployment, Obstacle, PropagateTags, RolloutState, SchedulingStrategy, Service, ServiceEvent, Status,
+    Deployment, NetworkConfiguration, Obstacle, PropagateTags, RolloutState, SchedulingStrategy, Service,
+    ServiceEvent, Status,
 };
 use longshore_model::task::{Overrides, Task, TaskRef};
-use longshore_model::vpc::Subnet;
+use longshore_model::vpc::{SecurityGroup, Subnet};
 use longshore_model::{ContainerInstanceId, Record, Tags, TaskId, Timestamp, Transaction};
 use seen::Seen;
+use std::sync::Arc;
 
 pub use deployment::{Stopped, deploy, deployment, stop_deployment};
 pub use failures::{failed_tasks, threshold};
@@ -297,7 +299,8 @@ pub fn request(view: &View, service: &Service, deployment: &Deployment, count: u
             if subnets.is_empty() {
                 return None;
             }
-            Some(Network { subnets, security_groups: given.security_groups.clone() })
+            let security_groups = security_groups(view, given, &subnets);
+            Some(Network { subnets, security_groups })
         }
     };
     let own = match service.propagate_tags {
@@ -323,6 +326,15 @@ pub fn request(view: &View, service: &Service, deployment: &Deployment, count: u
         started_by: Some(deployment.id.clone()),
         tags: managed(service, own),
     })
+}
+
+/// Those that were named, or the default one of the VPC.
+fn security_groups(view: &View, given: &NetworkConfiguration, subnets: &[Arc<Subnet>]) -> Vec<String> {
+    let Some(vpc) = subnets.first().filter(|_| given.security_groups.is_empty()) else {
+        return given.security_groups.clone();
+    };
+    let default = |group: &&Arc<SecurityGroup>| group.vpc == vpc.vpc && group.name == "default";
+    view.security_groups.of(&vpc.scope).filter(default).map(|group| group.id.clone()).collect()
 }
 
 /// The capacity providers of tasks that are started beside those that the deployment has.

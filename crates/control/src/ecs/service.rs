@@ -201,7 +201,8 @@ fn new_network(
     let assign = given.and_then(|given| given.assign_public_ip) == Some(ecs::AssignPublicIp::Enabled);
     Ok(found.map(|network| NetworkConfiguration {
         subnets: network.subnets.iter().map(|subnet| subnet.id.clone()).collect(),
-        security_groups: network.security_groups,
+        // What was not named is shown as not named; tasks then have the VPC's default group.
+        security_groups: given.and_then(|given| given.security_groups.clone()).unwrap_or_default(),
         assign_public_ip: assign,
     }))
 }

@@ -8,6 +8,9 @@ use longshore_model::{Record, TaskId, Timestamp};
 /// Between the first failed start and the next try, in milliseconds; twice as long after each round.
 const FIRST_PAUSE: i64 = 1000;
 const LONGEST_PAUSE: i64 = 15 * 60 * 1000;
+const MINUTE: i64 = 60 * 1000;
+const BREATH: i64 = 1000;
+const LONGEST_BREATH: i64 = 10 * 1000;
 /// After so many rounds of failed starts it is said that the service cannot start its tasks.
 const ROUNDS: u32 = 3;
 const BREAKER: &str = "ECS deployment circuit breaker: tasks failed to start.";
@@ -35,10 +38,26 @@ pub fn failed_tasks(view: &View, service: &Service, deployment: &Deployment) -> 
     u32::try_from(of(&tasks.failed) + of(&tasks.unhealthy)).unwrap_or(u32::MAX)
 }
 
-/// The pause that the last failed starts ask for.
+/// The pause that the last tasks ask for.
 pub fn pause(view: &View, service: &Service) -> Option<Pause> {
     let deployment = service.primary()?;
     let tasks = view.service_tasks().deployment(&service.key(), &deployment.id)?;
+    let (throttle, breath) = (throttle(view, service, tasks), breath(service, tasks));
+    throttle.into_iter().chain(breath).max_by_key(|pause| pause.until)
+}
+
+/// ECS replaces a task that was RUNNING whenever it ends. One that ends again and again at once would fill the store with
+/// tasks: from the second round in a minute on there is a breath between them.
+fn breath(service: &Service, tasks: &DeploymentTasks) -> Option<Pause> {
+    let (last, _) = tasks.brief.get_max()?;
+    let recent = tasks.brief.iter().rev().take_while(|(at, _)| last.since(*at) < MINUTE).count();
+    let rounds = i64::try_from(recent.div_ceil(service.desired_count.max(1) as usize)).unwrap_or(i64::MAX);
+    let breath = BREATH.saturating_mul(rounds - 1).min(LONGEST_BREATH);
+    Some(Pause { until: last.plus_millis(breath), is_long: false })
+}
+
+/// The failed starts' pause.
+fn throttle(view: &View, service: &Service, tasks: &DeploymentTasks) -> Option<Pause> {
     let (last, _) = tasks.failed.get_max()?;
     let since = last_start(view, service, tasks);
     let recent = tasks.failed.iter().rev().take_while(|(at, _)| since.is_none_or(|since| *at > since));

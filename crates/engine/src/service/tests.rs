@@ -440,6 +440,26 @@ fn fail_until(world: &mut World, done: impl Fn(&World) -> bool) {
 }
 
 #[test]
+fn a_task_that_always_ends_at_once_is_replaced_with_a_breath_between() {
+    let mut world = World::new(1, 100, 200);
+    let began = world.now;
+    for _ in 0..20 {
+        while !world.look() || world.tasks().is_empty() {
+            world.now = world.now.plus_millis(100);
+        }
+        let up = world.tasks()[0].clone();
+        world.advance(&up, true);
+        for _ in 0..2 {
+            let task = world.tasks()[0].clone();
+            world.advance(&task, false);
+        }
+    }
+    let took = world.now.since(began);
+    assert!((60_000..200_000).contains(&took), "twenty rounds take {took} ms");
+    assert!(!world.said.iter().any(|said| said.contains("consistently")), "it is no failed start");
+}
+
+#[test]
 fn the_circuit_breaker_gives_up_and_goes_back() {
     let breaker = |rollback| Some(CircuitBreaker { enable: true, rollback });
     for rollback in [false, true] {

@@ -10,6 +10,9 @@ use longshore_model::task::{DesiredStatus, LastStatus, StopCode, Task};
 use longshore_model::{TaskId, Timestamp};
 use std::sync::Arc;
 
+/// A task that ran for less, in milliseconds, is likely to do so again.
+const BRIEF: i64 = 10_000;
+
 #[derive(Clone, Default)]
 pub struct Services {
     tasks: OrdMap<Key, OrdMap<Arc<str>, DeploymentTasks>>,
@@ -28,6 +31,8 @@ pub struct DeploymentTasks {
     pub failed: OrdSet<(Timestamp, TaskId)>,
     /// STOPPED because their health checks failed; with when they ended.
     pub unhealthy: OrdSet<(Timestamp, TaskId)>,
+    /// Those that ended by themselves soon after they were RUNNING; with when they ended.
+    pub brief: OrdSet<(Timestamp, TaskId)>,
 }
 
 impl DeploymentTasks {
@@ -37,6 +42,7 @@ impl DeploymentTasks {
             && self.stopping.is_empty()
             && self.failed.is_empty()
             && self.unhealthy.is_empty()
+            && self.brief.is_empty()
     }
 
     /// Those that are to run.
@@ -56,6 +62,7 @@ enum Place {
     Stopping,
     Failed(Timestamp),
     Unhealthy(Timestamp),
+    Brief(Timestamp),
 }
 
 impl Services {
@@ -90,6 +97,7 @@ impl Services {
             Place::Stopping => tasks.stopping.insert(id).is_none(),
             Place::Failed(at) => tasks.failed.insert((at, id)).is_none(),
             Place::Unhealthy(at) => tasks.unhealthy.insert((at, id)).is_none(),
+            Place::Brief(at) => tasks.brief.insert((at, id)).is_none(),
         };
     }
 
@@ -102,6 +110,7 @@ impl Services {
             Place::Stopping => tasks.stopping.remove(&id).is_some(),
             Place::Failed(at) => tasks.failed.remove(&(at, id)).is_some(),
             Place::Unhealthy(at) => tasks.unhealthy.remove(&(at, id)).is_some(),
+            Place::Brief(at) => tasks.brief.remove(&(at, id)).is_some(),
         };
         if tasks.is_empty() {
             deployments.remove(&filed.deployment);
@@ -139,8 +148,11 @@ fn ended(task: &Task) -> Option<Place> {
     let (at, stop) = (task.times.stopped_at?, task.stop.as_ref()?);
     match stop.code {
         StopCode::TaskFailedToStart => Some(Place::Failed(at)),
-        // One that ended at once may have been RUNNING between two reports.
-        StopCode::EssentialContainerExited => task.times.started_at.is_none().then_some(Place::Failed(at)),
+        StopCode::EssentialContainerExited => match task.times.started_at {
+            None => Some(Place::Failed(at)),
+            Some(started) if at.since(started) < BRIEF => Some(Place::Brief(at)),
+            Some(_) => None,
+        },
         StopCode::ServiceSchedulerInitiated => {
             (stop.reason == FAILED_HEALTH_CHECKS).then_some(Place::Unhealthy(at))
         }

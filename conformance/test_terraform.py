@@ -1,0 +1,90 @@
+"""Terraform's AWS provider, unmodified: what it makes is there, a second plan is empty, and nothing is left in the end."""
+
+import json
+import os
+import pathlib
+import shutil
+import subprocess
+
+import pytest
+
+from support.host import find_processes
+from support.server import clean_environment
+from support.waiting import until
+
+PROVIDER = "hashicorp/aws/5.100.0"
+SOURCE = pathlib.Path(__file__).with_name("terraform")
+# What `terraform plan -detailed-exitcode` answers.
+NOTHING_TO_DO = 0
+
+
+def mirror():
+    """A filesystem mirror with the provider, from the environment or from where machines keep such things."""
+    given = os.environ.get("LONGSHORE_TERRAFORM_MIRROR")
+    found = [pathlib.Path(given)] if given else [path.parents[3] for path in pathlib.Path("/opt").glob(f"*/*/{PROVIDER}")]
+    return found[0] if found else None
+
+
+class Terraform:
+    """One configuration, applied to one server."""
+
+    def __init__(self, cloud, folder, variables):
+        self.cloud, self.folder, self.variables = cloud, folder, variables
+        config = folder / "terraform.rc"
+        config.write_text(f'provider_installation {{\n  filesystem_mirror {{\n    path = "{mirror()}"\n  }}\n}}\n')
+        self.environment = clean_environment() | cloud.exports | {"TF_CLI_CONFIG_FILE": str(config), "HOME": str(folder)}
+
+    def run(self, *words, **variables):
+        """The exit status and what was printed."""
+        given = {f"TF_VAR_{name}": json.dumps(value) for name, value in (self.variables | variables).items()}
+        plain = {name: value.strip('"') for name, value in given.items()}
+        result = subprocess.run(
+            ["terraform", *words, "-no-color"],
+            cwd=self.folder,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=300,
+            env=self.environment | plain,
+        )
+        return result.returncode, result.stdout + result.stderr
+
+    def apply(self, **variables):
+        status, said = self.run("apply", "-auto-approve", **variables)
+        assert status == 0, said
+        status, said = self.run("plan", "-detailed-exitcode", **variables)
+        assert status == NOTHING_TO_DO, said
+
+
+@pytest.fixture
+def terraform(cloud, tmp_path, name):
+    if not shutil.which("terraform") or not mirror():
+        missing = "needs terraform, and a mirror of its AWS provider in LONGSHORE_TERRAFORM_MIRROR"
+        pytest.fail(missing) if os.environ.get("CI") else pytest.skip(missing)
+    shutil.copy(SOURCE / "service.tf", tmp_path)
+    made = Terraform(cloud, tmp_path, {"name": name, "subnets": cloud.subnets[:2]})
+    status, said = made.run("init")
+    assert status == 0, said
+    yield made
+    status, said = made.run("destroy", "-auto-approve")
+    assert status == 0, said
+
+
+def test_a_service_by_terraform(terraform, cloud, name):
+    terraform.apply(revision="one", desired=2)
+    (service,) = cloud.ecs.describe_services(cluster=name, services=["app"])["services"]
+    assert (service["runningCount"], service["desiredCount"]) == (2, 2)
+    assert first_processes(f"{name}-one") == 2
+    terraform.apply(revision="two", desired=3)
+    (service,) = cloud.ecs.describe_services(cluster=name, services=["app"])["services"]
+    assert (service["runningCount"], len(service["deployments"])) == (3, 1)
+    until("only new tasks run", lambda: first_processes(f"{name}-one") == 0 and first_processes(f"{name}-two") == 3)
+    status, said = terraform.run("destroy", "-auto-approve", revision="two", desired=3)
+    assert status == 0, said
+    assert first_processes(f"{name}-two") == 0
+    (cluster,) = cloud.ecs.describe_clusters(clusters=[name])["clusters"]
+    assert cluster["status"] == "INACTIVE"
+
+
+def first_processes(marker):
+    return len([process for process in find_processes(marker) if process.pid_inside() == 1])
