@@ -5,6 +5,7 @@
 //!
 //! Follows <https://docs.aws.amazon.com/AmazonECS/latest/developerguide/deployment-type-ecs.html>.
 
+mod agenda;
 mod daemon;
 mod deployment;
 mod failures;
@@ -32,6 +33,7 @@ use longshore_model::{ContainerInstanceId, Record, Tags, TaskId, Timestamp, Tran
 use seen::Seen;
 use std::sync::Arc;
 
+pub use agenda::Agenda;
 pub use deployment::{Stopped, deploy, deployment, stop_deployment};
 pub use failures::{failed_tasks, threshold};
 

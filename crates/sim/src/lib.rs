@@ -4,6 +4,7 @@
 
 mod agent;
 mod cluster;
+pub mod large;
 mod properties;
 mod random;
 mod scenario;

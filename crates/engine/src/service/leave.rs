@@ -7,7 +7,7 @@ use crate::lifecycle;
 use crate::view::View;
 use longshore_model::container_instance;
 use longshore_model::task::{Stop, StopCode, Task};
-use longshore_model::{ContainerInstanceId, TaskId, Timestamp};
+use longshore_model::{TaskId, Timestamp};
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
 
@@ -74,15 +74,12 @@ impl<'a> Choice<'a> {
     fn choose(mut self, unplaced: usize, again_at: &mut Option<Timestamp>) -> Vec<One> {
         let (seen, desired) = (self.seen, self.seen.desired);
         let (staying, leaving): (Vec<&One>, Vec<&One>) = seen.tasks.iter().partition(|one| one.stays);
-        let leaving = self.unprotected(leaving, again_at);
-        let staying_count = staying.len();
-        let (unhealthy, staying): (Vec<&One>, Vec<&One>) = self
-            .unprotected(staying, again_at)
-            .into_iter()
-            .partition(|one| one.standing == Standing::Unhealthy);
+        let (unhealthy, well): (Vec<&One>, Vec<&One>) =
+            staying.into_iter().partition(|one| one.standing == Standing::Unhealthy);
+        let too_many = well.len().saturating_sub(desired as usize);
         // What waits for room that only a stop can make.
         let blocked = seen.missing.saturating_sub(seen.room).max(unplaced);
-        for one in ordered(&leaving, &seen.tasks) {
+        for one in self.ordered(leaving, again_at) {
             let goes = match one.standing {
                 Standing::Starting | Standing::Unproven => true,
                 Standing::Unhealthy => blocked > 0 || seen.good_healthy >= desired,
@@ -92,15 +89,24 @@ impl<'a> Choice<'a> {
             };
             self.take(one, goes);
         }
-        for one in ordered(&unhealthy, &seen.tasks) {
+        for one in self.ordered(unhealthy, again_at) {
             let goes = blocked > 0 || seen.good_healthy >= desired;
             self.take(one, goes);
         }
-        let too_many = staying_count.saturating_sub(unhealthy.len()).saturating_sub(desired as usize);
-        for one in ordered(&staying, &seen.tasks).into_iter().take(too_many) {
-            self.take(one, true);
+        if too_many > 0 {
+            for one in self.ordered(well, again_at).into_iter().take(too_many) {
+                self.take(one, true);
+            }
         }
         self.chosen
+    }
+
+    /// Those of the tasks that are not protected, in the order in which they are stopped; no more than are stopped at once.
+    fn ordered(&self, tasks: Vec<&'a One>, again_at: &mut Option<Timestamp>) -> Vec<&'a One> {
+        if tasks.is_empty() {
+            return Vec::new();
+        }
+        ordered(&self.unprotected(tasks, again_at), &self.seen.tasks)
     }
 
     fn take(&mut self, one: &One, goes: bool) {
@@ -133,26 +139,61 @@ impl<'a> Choice<'a> {
 /// In the order in which they are stopped: what has come least far first, then so that zones and after them instances keep
 /// even numbers of all the service's tasks, then the youngest.
 fn ordered<'a>(tasks: &[&'a One], all: &'a [One]) -> Vec<&'a One> {
-    let mut left: Vec<&One> = tasks.to_vec();
-    let mut by_zone: BTreeMap<&str, usize> = BTreeMap::new();
-    let mut by_instance: BTreeMap<ContainerInstanceId, usize> = BTreeMap::new();
+    let (mut zones, mut instances) = (Tally::default(), Tally::default());
     for one in all {
-        *by_zone.entry(&one.task.availability_zone).or_default() += 1;
-        *by_instance.entry(one.task.container_instance).or_default() += 1;
+        zones.add(one.task.availability_zone.as_str());
+        instances.add(one.task.container_instance);
     }
+    let placed = |one: &'a One| {
+        let zone = zones.place(&one.task.availability_zone.as_str());
+        (one, zone, instances.place(&one.task.container_instance))
+    };
+    let mut left: Vec<(&One, usize, usize)> = tasks.iter().map(|one| placed(one)).collect();
     let mut order = Vec::new();
     while order.len() < AT_ONCE {
-        let rank = |one: &&One| {
-            let zone = by_zone.get(one.task.availability_zone.as_str()).copied();
-            let instance = by_instance.get(&one.task.container_instance).copied();
-            (one.standing, Reverse(zone), Reverse(instance), Reverse(one.task.times.created_at), one.task.id)
+        let rank = |(one, zone, instance): &(&One, usize, usize)| {
+            let crowd = (Reverse(zones.count(*zone)), Reverse(instances.count(*instance)));
+            (one.standing, crowd, Reverse(one.task.times.created_at), one.task.id)
         };
         let next = left.iter().enumerate().min_by_key(|(_, one)| rank(one)).map(|(place, _)| place);
-        let Some(one) = next.map(|place| left.swap_remove(place)) else { break };
-        let zone = by_zone.get_mut(one.task.availability_zone.as_str());
-        let instance = by_instance.get_mut(&one.task.container_instance);
-        zone.into_iter().chain(instance).for_each(|count| *count -= 1);
+        let Some((one, zone, instance)) = next.map(|place| left.swap_remove(place)) else { break };
+        zones.take(zone);
+        instances.take(instance);
         order.push(one);
     }
     order
+}
+
+/// How many tasks there are of each kind, by the place that a kind is given.
+struct Tally<K> {
+    places: BTreeMap<K, usize>,
+    counts: Vec<usize>,
+}
+
+impl<K> Default for Tally<K> {
+    fn default() -> Self {
+        Self { places: BTreeMap::new(), counts: Vec::new() }
+    }
+}
+
+impl<K: Ord> Tally<K> {
+    fn add(&mut self, kind: K) {
+        let place = *self.places.entry(kind).or_insert(self.counts.len());
+        if place == self.counts.len() {
+            self.counts.push(0);
+        }
+        self.counts.get_mut(place).into_iter().for_each(|count| *count += 1);
+    }
+
+    fn place(&self, kind: &K) -> usize {
+        self.places.get(kind).copied().unwrap_or(usize::MAX)
+    }
+
+    fn count(&self, place: usize) -> usize {
+        self.counts.get(place).copied().unwrap_or_default()
+    }
+
+    fn take(&mut self, place: usize) {
+        self.counts.get_mut(place).into_iter().for_each(|count| *count = count.saturating_sub(1));
+    }
 }

@@ -7,6 +7,7 @@ use crate::view::View;
 use longshore_model::container_instance;
 use longshore_model::service::{SchedulingStrategy, Service, Status};
 use longshore_model::task::{Health, LastStatus, Task};
+use longshore_model::task_definition::TaskDefinition;
 use longshore_model::{ContainerInstanceId, Record, TaskId, Timestamp};
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -55,7 +56,7 @@ impl Seen {
     pub fn of(view: &View, service: &Service, settings: Settings, now: Timestamp) -> Self {
         let daemon = service.scheduling_strategy == SchedulingStrategy::Daemon;
         let instances = daemon.then(|| daemon::instances(view, service));
-        let mut look = Look { view, service, settings, now, instances, again_at: None };
+        let mut look = Look { view, service, settings, now, instances, again_at: None, definition: None };
         let (tasks, stopping) = look.tasks();
         let (instances, again_at) = (look.instances, look.again_at);
         let desired = match (service.status, &instances) {
@@ -111,6 +112,8 @@ struct Look<'a> {
     now: Timestamp,
     instances: Option<BTreeSet<ContainerInstanceId>>,
     again_at: Option<Timestamp>,
+    /// That of the task before, which most often is that of the next one.
+    definition: Option<Arc<TaskDefinition>>,
 }
 
 impl Look<'_> {
@@ -142,15 +145,25 @@ impl Look<'_> {
         if task.last_status != LastStatus::Running {
             return Standing::Starting;
         }
-        let definition = self.view.task_definition(&task.scope, &task.family, task.revision);
-        let is_checked =
-            definition.is_some_and(|d| d.containers.iter().any(|c| c.essential && c.health_check.is_some()));
-        match definition.map_or(Health::Unknown, |definition| lifecycle::health(task, definition)) {
+        let definition = self.definition(task);
+        let is_checked = definition
+            .as_ref()
+            .is_some_and(|d| d.containers.iter().any(|c| c.essential && c.health_check.is_some()));
+        match definition.map_or(Health::Unknown, |definition| lifecycle::health(task, &definition)) {
             Health::Unhealthy => Standing::Unhealthy,
             Health::Healthy => Standing::Healthy,
             Health::Unknown if is_checked => Standing::Unproven,
             Health::Unknown => self.by_time(task),
         }
+    }
+
+    fn definition(&mut self, task: &Task) -> Option<Arc<TaskDefinition>> {
+        let same =
+            |known: &&Arc<TaskDefinition>| known.revision == task.revision && known.family == task.family;
+        if self.definition.as_ref().filter(same).is_none() {
+            self.definition = self.view.task_definition(&task.scope, &task.family, task.revision).cloned();
+        }
+        self.definition.clone()
     }
 
     /// What is checked by nothing has to run for a while.
