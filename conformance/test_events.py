@@ -97,3 +97,24 @@ def test_they_can_be_followed(cloud, cluster, name):
         finally:
             following.kill()
     until("the last event is kept as well", lambda: events(cloud, arn)[-1]["detail"]["lastStatus"] == "STOPPED")
+
+
+def test_what_a_service_comes_to_is_told(cloud, cluster, name):
+    definition = cloud.register(name, {"command": idle(name)})
+    request = {"cluster": cluster, "serviceName": name, "taskDefinition": definition, "desiredCount": 1}
+    made = cloud.ecs.create_service(**request, launchType="FARGATE", networkConfiguration=cloud.network())["service"]
+
+    def steady():
+        told = events(cloud, made["serviceArn"])
+        return told if any(event["detail"]["eventName"] == "SERVICE_STEADY_STATE" for event in told) else None
+
+    told = until("the service is steady", steady)
+    assert [(event["detail-type"], event["detail"]["eventName"]) for event in told] == [
+        ("ECS Deployment State Change", "SERVICE_DEPLOYMENT_IN_PROGRESS"),
+        ("ECS Deployment State Change", "SERVICE_DEPLOYMENT_COMPLETED"),
+        ("ECS Service Action", "SERVICE_STEADY_STATE"),
+    ]
+    assert {event["detail"].get("deploymentId") for event in told} == {made["deployments"][0]["id"], None}
+    assert told[2]["detail"]["eventType"] == "INFO"
+    cloud.ecs.delete_service(cluster=cluster, service=name, force=True)
+    cloud.ecs.get_waiter("services_inactive").wait(cluster=cluster, services=[name])

@@ -3,9 +3,10 @@
 use crate::view::View;
 use longshore_model::change::{Key, Write};
 use longshore_model::container_instance::ContainerInstance;
-use longshore_model::event::{Event, Subject};
+use longshore_model::event::{Event, ServiceAction, ServiceEventName, Subject};
 use longshore_model::id::IdSource;
 use longshore_model::record::{Record, decode};
+use longshore_model::service::{Deployment, ObstacleKind, RolloutState, Service};
 use longshore_model::task::Task;
 use longshore_model::{Timestamp, Transaction};
 
@@ -14,8 +15,13 @@ pub const KEPT: usize = 4096;
 
 /// Adds the events of what a transaction changes, decided on `view`, to the transaction.
 pub fn add(view: &View, transaction: &mut Transaction, now: Timestamp, ids: &mut dyn IdSource) {
-    let subjects: Vec<Subject> =
-        transaction.writes().iter().filter_map(|write| subject(view, write)).collect();
+    let of_service =
+        |write| service_actions(view, write).into_iter().map(|each| Subject::Service(Box::new(each)));
+    let subjects: Vec<Subject> = transaction
+        .writes()
+        .iter()
+        .flat_map(|write| subject(view, write).into_iter().chain(of_service(write)))
+        .collect();
     for (place, subject) in (0..).zip(subjects) {
         let decided_at = transaction.read();
         transaction.create(&Event { id: ids.uuid(), at: now, decided_at, place, subject });
@@ -49,6 +55,51 @@ fn subject(view: &View, write: &Write) -> Option<Subject> {
     }
 }
 
+/// What a change of a service's record says of it.
+fn service_actions(view: &View, write: &Write) -> Vec<ServiceAction> {
+    let decoded = write.value().filter(|_| write.key().table() == Service::TABLE).map(decode::<Service>);
+    let Some(Ok(after)) = decoded else { return Vec::new() };
+    let before = view.services.get(write.key());
+    let mut actions = Vec::new();
+    let mut add = |what, deployment: Option<&Deployment>, reason: Option<&String>| {
+        actions.push(ServiceAction {
+            scope: after.scope.clone(),
+            cluster: after.cluster.clone(),
+            service: after.name.clone(),
+            what,
+            deployment: deployment.map(|deployment| deployment.id.clone()),
+            reason: reason.cloned(),
+        });
+    };
+    for deployment in &after.deployments {
+        let known =
+            before.and_then(|before| before.deployments.iter().find(|known| known.id == deployment.id));
+        if known.is_none_or(|known| known.rollout_state != deployment.rollout_state) {
+            let what = match deployment.rollout_state {
+                RolloutState::InProgress => ServiceEventName::ServiceDeploymentInProgress,
+                RolloutState::Completed => ServiceEventName::ServiceDeploymentCompleted,
+                RolloutState::Failed => ServiceEventName::ServiceDeploymentFailed,
+            };
+            add(what, Some(deployment), Some(&deployment.rollout_state_reason));
+        }
+    }
+    let new = after.obstacle.as_ref().filter(|now| before.and_then(|b| b.obstacle.as_ref()) != Some(now));
+    match new.map(|obstacle| (obstacle.kind, &obstacle.message)) {
+        Some((ObstacleKind::Placement, message)) => {
+            add(ServiceEventName::ServiceTaskPlacementFailure, None, Some(message));
+        }
+        Some((ObstacleKind::Starts, message)) => {
+            add(ServiceEventName::ServiceTaskStartImpaired, None, Some(message));
+        }
+        // These have no event on AWS.
+        Some((ObstacleKind::Bounds | ObstacleKind::Definition, _)) | None => {}
+    }
+    if after.steady && before.is_none_or(|before| !before.steady) {
+        add(ServiceEventName::ServiceSteadyState, None, None);
+    }
+    actions
+}
+
 /// Neither tags nor which control plane it is linked to are of its state.
 fn differ(before: &ContainerInstance, after: &ContainerInstance) -> bool {
     let connected_to = before.connected_to;
@@ -60,6 +111,7 @@ mod tests {
     use super::*;
     use crate::testing::{self, Count};
     use longshore_model::container_instance::{Capacity, Membership, Status};
+    use longshore_model::service::Obstacle;
     use longshore_model::task::{DesiredStatus, LastStatus, LaunchType};
     use longshore_model::{Tags, Version};
 
@@ -79,6 +131,7 @@ mod tests {
                     Subject::Task(task) => {
                         format!("{} {} {}", event.place, task.last_status.as_str(), task.version)
                     }
+                    Subject::Service(action) => format!("{} {}", event.place, action.what.as_str()),
                     Subject::ContainerInstance(instance) => {
                         let status = instance.membership().unwrap().status.as_str();
                         format!("{} {status} {}", event.place, instance.agent_connected)
@@ -142,5 +195,26 @@ mod tests {
             t.update(&draining);
         });
         assert_eq!(both, ["0 ACTIVE false", "1 DRAINING true"]);
+    }
+
+    #[test]
+    fn what_a_service_comes_to_is_told() {
+        let view = testing::view(&[]);
+        let made = testing::service();
+        assert_eq!(told(&view, |t| t.create(&made)), ["0 SERVICE_DEPLOYMENT_IN_PROGRESS"]);
+        let mut view = view;
+        let mut transaction = Transaction::at(Version(1));
+        transaction.create(&made);
+        testing::apply(&mut view, transaction);
+        let mut done = made.clone();
+        done.deployments[0].rollout_state = RolloutState::Completed;
+        done.steady = true;
+        let both = ["0 SERVICE_DEPLOYMENT_COMPLETED", "1 SERVICE_STEADY_STATE"];
+        assert_eq!(told(&view, |t| t.update(&done)), both);
+        let mut stuck = made.clone();
+        let message = "no room".to_owned();
+        stuck.obstacle = Some(Obstacle { kind: ObstacleKind::Placement, message, said_at: Timestamp(1) });
+        assert_eq!(told(&view, |t| t.update(&stuck)), ["0 SERVICE_TASK_PLACEMENT_FAILURE"]);
+        assert!(told(&view, |t| t.update(&Service { events: 7, ..made.clone() })).is_empty());
     }
 }

@@ -24,8 +24,8 @@ use longshore_model::change::Key;
 use longshore_model::id::IdSource;
 use longshore_model::placement::{PlacementStrategy, SpreadField};
 use longshore_model::service::{
-    Deployment, NetworkConfiguration, Obstacle, PropagateTags, RolloutState, SchedulingStrategy, Service,
-    ServiceEvent, Status,
+    Deployment, NetworkConfiguration, Obstacle, ObstacleKind, PropagateTags, RolloutState,
+    SchedulingStrategy, Service, ServiceEvent, Status,
 };
 use longshore_model::task::{Overrides, Task, TaskRef};
 use longshore_model::vpc::{SecurityGroup, Subnet};
@@ -87,7 +87,7 @@ pub fn reconcile(
     let mut obstacle = plan.start(view, &seen, now, ids);
     let stopped = plan.stop(view, &seen, now);
     if obstacle.is_none() && !stopped && plan.placement.tasks.is_empty() && seen.is_deadlocked() {
-        obstacle = Some(obstacle::deadlock(service));
+        obstacle = Some((ObstacleKind::Bounds, obstacle::deadlock(service)));
     }
     plan.meet(obstacle, now);
     plan.conclude(&seen, now);
@@ -194,7 +194,13 @@ impl Plan {
     }
 
     /// Starts what is missing; says what keeps it from that.
-    fn start(&mut self, view: &View, seen: &Seen, now: Timestamp, ids: &mut dyn IdSource) -> Option<String> {
+    fn start(
+        &mut self,
+        view: &View,
+        seen: &Seen,
+        now: Timestamp,
+        ids: &mut dyn IdSource,
+    ) -> Option<(ObstacleKind, String)> {
         let service = &self.next;
         let deployment = service.primary()?;
         if seen.missing == 0
@@ -205,14 +211,14 @@ impl Plan {
         }
         if let Some(pause) = seen.pause.filter(|pause| pause.until > now) {
             self.again_at = self.again_at.into_iter().chain([pause.until]).min();
-            return pause.is_long.then(|| obstacle::throttled(&self.next));
+            return pause.is_long.then(|| (ObstacleKind::Starts, obstacle::throttled(&self.next)));
         }
         let count = seen.missing.min(seen.room).min(AT_ONCE);
         if count == 0 {
             return None;
         }
         let Some(mut request) = request(view, service, deployment, count) else {
-            return Some(obstacle::without_definition(service, deployment));
+            return Some((ObstacleKind::Definition, obstacle::without_definition(service, deployment)));
         };
         if service.scheduling_strategy == SchedulingStrategy::Daemon {
             let instances: Vec<ContainerInstanceId> =
@@ -222,6 +228,7 @@ impl Plan {
         }
         let placement = placement::place(view, &request, now, ids);
         let obstacle = obstacle::of_placement(service, view, &placement);
+        let obstacle = obstacle.map(|message| (ObstacleKind::Placement, message));
         self.waits_for_capacity = !placement.failures.is_empty();
         if !placement.tasks.is_empty() {
             let started = placement.tasks.iter().map(|(task, _)| task.id);
@@ -232,8 +239,8 @@ impl Plan {
     }
 
     /// Remembers what keeps the service from going on, and says it when it is new or was said long ago.
-    fn meet(&mut self, obstacle: Option<String>, now: Timestamp) {
-        let Some(message) = obstacle else {
+    fn meet(&mut self, obstacle: Option<(ObstacleKind, String)>, now: Timestamp) {
+        let Some((kind, message)) = obstacle else {
             self.next.obstacle = None;
             return;
         };
@@ -243,7 +250,7 @@ impl Plan {
             Some(at) => self.look_again_at(Some(at)),
             None => {
                 self.said.push(message.clone());
-                self.next.obstacle = Some(Obstacle { message, said_at: now });
+                self.next.obstacle = Some(Obstacle { kind, message, said_at: now });
             }
         }
     }

@@ -1,6 +1,7 @@
 //! Records for tests: one cluster, one definition of two containers, one task.
 
 use crate::placement::{Network, Request, place};
+use crate::service::deployment;
 use crate::{View, default_vpc};
 use longshore_model::change::{Change, View as _, Write};
 use longshore_model::cluster::{Cluster, ContainerInsights};
@@ -8,6 +9,7 @@ use longshore_model::container_instance::{
     AgentVersion, Capacity, ContainerInstance, CpuArchitecture, Ports,
 };
 use longshore_model::id::IdSource;
+use longshore_model::service::Service;
 use longshore_model::task::{LaunchType, Overrides, Task};
 use longshore_model::task_definition::{ContainerDefinition, NetworkMode, Status, TaskDefinition};
 use longshore_model::{Resources, Scope, Tags, Timestamp, Transaction};
@@ -157,4 +159,13 @@ pub fn task() -> Task {
     let view = view(&[instance(1, 1024, 4096)]);
     let placed = place(&view, &request(&view, 1), Timestamp(10), &mut Count(0));
     placed.tasks.into_iter().next().map(|(task, _)| task).unwrap()
+}
+
+/// A service of one task, with its first deployment.
+pub fn service() -> Service {
+    Service {
+        desired_count: 1,
+        deployments: vec![deployment(&definition(), None, None, Vec::new(), Timestamp(1000), &mut Count(9))],
+        ..Service::new(scope(), "default", "web", LaunchType::Ec2, Timestamp(1000))
+    }
 }

@@ -31,7 +31,8 @@ fn text(event: &Value) -> String {
     let detail = &event["detail"];
     let word = |name: &str| detail[name].as_str().unwrap_or_default();
     let resource = |arn: &str| arn.split_once('/').map(|(_, name)| name.to_owned()).unwrap_or_default();
-    let mut words = vec![word("updatedAt").to_owned()];
+    let at = if word("updatedAt").is_empty() { word("createdAt") } else { word("updatedAt") };
+    let mut words = vec![at.to_owned()];
     if detail["taskArn"].is_string() {
         words.extend(["task".to_owned(), resource(word("taskArn")), resource(word("taskDefinitionArn"))]);
         words.push(word("lastStatus").to_owned());
@@ -41,6 +42,15 @@ fn text(event: &Value) -> String {
         if !word("stoppedReason").is_empty() {
             words.push(format!("for {}: {}", word("stopCode"), word("stoppedReason")));
         }
+    } else if detail["eventName"].is_string() {
+        let service = event["resources"][0].as_str().map(resource).unwrap_or_default();
+        words.extend(["service".to_owned(), service, word("eventName").to_owned()]);
+        words.extend(
+            [word("deploymentId"), word("reason")]
+                .map(str::to_owned)
+                .into_iter()
+                .filter(|word| !word.is_empty()),
+        );
     } else {
         words.extend(["container-instance".to_owned(), resource(word("containerInstanceArn"))]);
         words.push(word("status").to_owned());

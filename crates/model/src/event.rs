@@ -27,6 +27,56 @@ pub struct Event {
 pub enum Subject {
     Task(Box<Task>),
     ContainerInstance(Box<ContainerInstance>),
+    Service(Box<ServiceAction>),
+}
+
+/// What a service or a deployment of it has come to.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ServiceAction {
+    pub scope: Scope,
+    pub cluster: String,
+    pub service: String,
+    pub what: ServiceEventName,
+    /// The deployment that it is about, if it is about one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub deployment: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "SCREAMING_SNAKE_CASE")]
+pub enum ServiceEventName {
+    ServiceSteadyState,
+    ServiceTaskPlacementFailure,
+    ServiceTaskStartImpaired,
+    ServiceDeploymentInProgress,
+    ServiceDeploymentCompleted,
+    ServiceDeploymentFailed,
+}
+
+impl ServiceEventName {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::ServiceSteadyState => "SERVICE_STEADY_STATE",
+            Self::ServiceTaskPlacementFailure => "SERVICE_TASK_PLACEMENT_FAILURE",
+            Self::ServiceTaskStartImpaired => "SERVICE_TASK_START_IMPAIRED",
+            Self::ServiceDeploymentInProgress => "SERVICE_DEPLOYMENT_IN_PROGRESS",
+            Self::ServiceDeploymentCompleted => "SERVICE_DEPLOYMENT_COMPLETED",
+            Self::ServiceDeploymentFailed => "SERVICE_DEPLOYMENT_FAILED",
+        }
+    }
+
+    /// `eventType`.
+    pub fn severity(self) -> &'static str {
+        match self {
+            Self::ServiceSteadyState
+            | Self::ServiceDeploymentInProgress
+            | Self::ServiceDeploymentCompleted => "INFO",
+            Self::ServiceTaskStartImpaired => "WARN",
+            Self::ServiceTaskPlacementFailure | Self::ServiceDeploymentFailed => "ERROR",
+        }
+    }
 }
 
 impl Subject {
@@ -35,6 +85,7 @@ impl Subject {
         match self {
             Self::Task(task) => Some(&task.scope),
             Self::ContainerInstance(instance) => instance.membership().map(|member| &member.scope),
+            Self::Service(action) => Some(&action.scope),
         }
     }
 }

@@ -69,8 +69,21 @@ pub struct Service {
 /// An event that says why a service does not go on.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Obstacle {
+    pub kind: ObstacleKind,
     pub message: String,
     pub said_at: Timestamp,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum ObstacleKind {
+    /// No instance takes its tasks.
+    Placement,
+    /// Its tasks fail to start.
+    Starts,
+    /// The bounds of its deployment configuration leave nothing to do.
+    Bounds,
+    /// Its task definition or its subnets are gone.
+    Definition,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -121,6 +134,15 @@ pub struct DeploymentConfiguration {
 }
 
 impl DeploymentConfiguration {
+    /// What ECS takes where nothing is said.
+    pub fn of(strategy: SchedulingStrategy) -> Self {
+        let (minimum_healthy_percent, maximum_percent) = match strategy {
+            SchedulingStrategy::Replica => (100, 200),
+            SchedulingStrategy::Daemon => (0, 100),
+        };
+        Self { minimum_healthy_percent, maximum_percent, circuit_breaker: None }
+    }
+
     /// The fewest tasks that stay healthy while others are replaced.
     pub fn minimum(&self, desired: u32) -> u32 {
         let exact = u64::from(desired) * u64::from(self.minimum_healthy_percent);
@@ -179,6 +201,38 @@ pub struct NetworkConfiguration {
 }
 
 impl Service {
+    /// A REPLICA service that wants no tasks yet, as ECS makes one where its user says nothing more.
+    pub fn new(scope: Scope, cluster: &str, name: &str, launch_type: LaunchType, now: Timestamp) -> Self {
+        Self {
+            scope,
+            cluster: cluster.to_owned(),
+            name: name.to_owned(),
+            status: Status::Active,
+            scheduling_strategy: SchedulingStrategy::Replica,
+            desired_count: 0,
+            launch_type,
+            configuration: DeploymentConfiguration::of(SchedulingStrategy::Replica),
+            health_check_grace_period: None,
+            constraints: Vec::new(),
+            strategies: Vec::new(),
+            availability_zone_rebalancing: false,
+            propagate_tags: None,
+            managed_tags: false,
+            deployments: Vec::new(),
+            last_completed: None,
+            tags: Tags::default(),
+            client_token: None,
+            created_at: now,
+            created_by: String::new(),
+            deleted_at: None,
+            service_deployment: None,
+            steady: false,
+            obstacle: None,
+            events: 0,
+            version: 1,
+        }
+    }
+
     pub fn key_of(scope: &Scope, cluster: &str, name: &str) -> Key {
         Key::new(format!("{}/{}/{cluster}/{name}", Self::TABLE, scope.path()))
     }

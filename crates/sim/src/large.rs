@@ -12,7 +12,7 @@ use longshore_model::container_instance::{
     AgentVersion, Capacity, ContainerInstance, CpuArchitecture, Membership, Ports, Status, ZONE,
 };
 use longshore_model::id::IdSource;
-use longshore_model::service::{DeploymentConfiguration, SchedulingStrategy, Service};
+use longshore_model::service::{DeploymentConfiguration, Service};
 use longshore_model::task::{ContainerStatus, DesiredStatus, LastStatus, LaunchType, Task};
 use longshore_model::task_definition::{self, ContainerDefinition, NetworkMode, TaskDefinition};
 use longshore_model::{ContainerInstanceId, Record, Resources, Scope, Tags, TaskId, Timestamp, Transaction};
@@ -24,7 +24,7 @@ use std::time::{Duration, Instant};
 pub type Failed = Box<dyn Error + Send + Sync>;
 
 const ZONES: [&str; 3] = ["us-east-1a", "us-east-1b", "us-east-1c"];
-const CLUSTER: &str = "default";
+pub(crate) const CLUSTER: &str = "default";
 const NOW: Timestamp = Timestamp(1_000_000);
 
 /// How large a scenario is.
@@ -109,7 +109,7 @@ pub fn run(size: Size) -> Result<Report, Failed> {
     })
 }
 
-fn check(holds: bool, what: &str) -> Result<(), Failed> {
+pub(crate) fn check(holds: bool, what: &str) -> Result<(), Failed> {
     if holds { Ok(()) } else { Err(format!("it does not hold that {what}").into()) }
 }
 
@@ -158,7 +158,7 @@ impl World {
         }
         world.resident_at_start = resident()?;
         for number in 0..size.services {
-            let mut made = empty_service(number, size);
+            let mut made = empty_service(number, if number == 0 { size.large } else { size.tasks });
             world.write(|transaction, view, ids| {
                 let first = service::deployment(&definition(1), None, None, Vec::new(), NOW, ids);
                 service::deploy(view, &mut made, first, transaction, ids);
@@ -320,50 +320,22 @@ impl IdSource for Numbers {
     }
 }
 
-fn scope() -> Scope {
+pub(crate) fn scope() -> Scope {
     Scope::new("123456789012", "us-east-1")
 }
 
-fn name(number: usize) -> String {
+pub(crate) fn name(number: usize) -> String {
     format!("service-{number}")
 }
 
-fn empty_service(number: usize, size: Size) -> Service {
-    Service {
-        scope: scope(),
-        cluster: CLUSTER.to_owned(),
-        name: name(number),
-        status: longshore_model::service::Status::Active,
-        scheduling_strategy: SchedulingStrategy::Replica,
-        desired_count: if number == 0 { size.large } else { size.tasks },
-        launch_type: LaunchType::Ec2,
-        configuration: DeploymentConfiguration {
-            minimum_healthy_percent: 90,
-            maximum_percent: 125,
-            circuit_breaker: None,
-        },
-        health_check_grace_period: None,
-        constraints: Vec::new(),
-        strategies: Vec::new(),
-        availability_zone_rebalancing: false,
-        propagate_tags: None,
-        managed_tags: false,
-        deployments: Vec::new(),
-        last_completed: None,
-        tags: Tags::default(),
-        client_token: None,
-        created_at: NOW,
-        created_by: String::new(),
-        deleted_at: None,
-        service_deployment: None,
-        steady: false,
-        obstacle: None,
-        events: 0,
-        version: 1,
-    }
+pub(crate) fn empty_service(number: usize, desired_count: u32) -> Service {
+    let configuration =
+        DeploymentConfiguration { minimum_healthy_percent: 90, maximum_percent: 125, circuit_breaker: None };
+    let base = Service::new(scope(), CLUSTER, &name(number), LaunchType::Ec2, NOW);
+    Service { desired_count, configuration, ..base }
 }
 
-fn instance(number: usize, id: ContainerInstanceId) -> ContainerInstance {
+pub(crate) fn instance(number: usize, id: ContainerInstanceId) -> ContainerInstance {
     let zone = ZONES.get(number % ZONES.len()).copied().unwrap_or_default();
     ContainerInstance {
         id,
@@ -390,7 +362,7 @@ fn instance(number: usize, id: ContainerInstanceId) -> ContainerInstance {
     }
 }
 
-fn definition(revision: u32) -> TaskDefinition {
+pub(crate) fn definition(revision: u32) -> TaskDefinition {
     let container = ContainerDefinition {
         name: "main".to_owned(),
         image: "app".to_owned(),

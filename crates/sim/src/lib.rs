@@ -7,6 +7,7 @@ mod cluster;
 pub mod large;
 mod properties;
 mod random;
+pub mod rivals;
 mod scenario;
 
 pub use scenario::{Report, Scenario, run};

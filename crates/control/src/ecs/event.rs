@@ -3,10 +3,10 @@
 
 use super::{container_instance, task};
 use longshore_engine::View;
-use longshore_model::cluster;
 use longshore_model::container_instance::ContainerInstance;
-use longshore_model::event::{Event, Subject};
+use longshore_model::event::{Event, ServiceAction, Subject};
 use longshore_model::task::Task;
+use longshore_model::{arn, cluster};
 use longshore_wire::{Encode, Timestamp, Value};
 use serde_json::{Map, json};
 
@@ -33,8 +33,20 @@ pub fn render(view: &View, event: &Event) -> Json {
         Subject::ContainerInstance(instance) => {
             ("ECS Container Instance State Change", instance.arn(), of_instance(view, instance))
         }
+        Subject::Service(action) => {
+            let kind = if action.deployment.is_some() {
+                "ECS Deployment State Change"
+            } else {
+                "ECS Service Action"
+            };
+            let (cluster, service) = (&action.cluster, &action.service);
+            let arn = arn::ecs(&action.scope, format_args!("service/{cluster}/{service}"));
+            (kind, Some(arn), of_service(action))
+        }
     };
-    detail.insert("updatedAt".to_owned(), json!(Timestamp(event.at.millis()).to_string()));
+    let at = json!(Timestamp(event.at.millis()).to_string());
+    let is_action = matches!(&event.subject, Subject::Service(action) if action.deployment.is_none());
+    detail.insert(if is_action { "createdAt" } else { "updatedAt" }.to_owned(), at);
     let scope = event.subject.scope();
     json!({
         "version": "0",
@@ -56,6 +68,20 @@ fn of_task(view: &View, task: &Task) -> Map<String, Json> {
     for attachment in detail.get_mut("attachments").and_then(Json::as_array_mut).into_iter().flatten() {
         attachment["type"] = json!("eni");
     }
+    detail
+}
+
+fn of_service(action: &ServiceAction) -> Map<String, Json> {
+    let mut detail = Map::new();
+    detail.insert("eventType".to_owned(), json!(action.what.severity()));
+    detail.insert("eventName".to_owned(), json!(action.what.as_str()));
+    match &action.deployment {
+        Some(deployment) => detail.insert("deploymentId".to_owned(), json!(deployment)),
+        None => {
+            detail.insert("clusterArn".to_owned(), json!(cluster::arn_of(&action.scope, &action.cluster)))
+        }
+    };
+    detail.extend(action.reason.iter().map(|reason| ("reason".to_owned(), json!(reason))));
     detail
 }
 

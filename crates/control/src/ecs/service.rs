@@ -23,7 +23,9 @@ use longshore_ecs as ecs;
 use longshore_engine::{View, service as engine};
 use longshore_model::capacity_provider::StrategyItem;
 use longshore_model::cluster::Cluster;
-use longshore_model::service::{Deployment, NetworkConfiguration, SchedulingStrategy, Service, Status};
+use longshore_model::service::{
+    Deployment, DeploymentConfiguration, NetworkConfiguration, SchedulingStrategy, Service, Status,
+};
 use longshore_model::task_definition::TaskDefinition;
 use longshore_model::{Record, Tags, Timestamp, arn};
 use settings::Settings;
@@ -123,32 +125,12 @@ impl Create {
         let (launch_type, capacity_strategy) = self.capacity.resolve(&cluster)?;
         self.settings.check(launch_type, self.scheduling_strategy)?;
         let mut service = Service {
-            scope: call.scope().clone(),
-            cluster: cluster.name.clone(),
-            name: self.name.clone(),
-            status: Status::Active,
             scheduling_strategy: self.scheduling_strategy,
-            desired_count: 0,
-            launch_type,
-            configuration: settings::default_configuration(self.scheduling_strategy),
-            health_check_grace_period: None,
-            constraints: Vec::new(),
-            strategies: Vec::new(),
-            availability_zone_rebalancing: false,
-            propagate_tags: None,
-            managed_tags: false,
-            deployments: Vec::new(),
-            last_completed: None,
+            configuration: DeploymentConfiguration::of(self.scheduling_strategy),
             tags: self.tags.clone(),
             client_token: self.client_token.clone(),
-            created_at: now,
             created_by: call.caller.arn(),
-            deleted_at: None,
-            service_deployment: None,
-            steady: false,
-            obstacle: None,
-            events: 0,
-            version: 1,
+            ..Service::new(call.scope().clone(), &cluster.name, &self.name, launch_type, now)
         };
         self.settings.apply(&mut service)?;
         Ok((service, capacity_strategy))

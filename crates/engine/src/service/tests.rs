@@ -60,36 +60,14 @@ impl World {
             said: Vec::new(),
         };
         let mut service = Service {
-            scope: scope(),
-            cluster: "default".to_owned(),
-            name: "web".to_owned(),
-            status: Status::Active,
-            scheduling_strategy: SchedulingStrategy::Replica,
             desired_count: desired,
-            launch_type: LaunchType::Ec2,
             configuration: DeploymentConfiguration {
                 minimum_healthy_percent: minimum,
                 maximum_percent: maximum,
                 circuit_breaker: None,
             },
-            health_check_grace_period: None,
-            constraints: Vec::new(),
-            strategies: Vec::new(),
-            availability_zone_rebalancing: false,
-            propagate_tags: None,
-            managed_tags: false,
             deployments: Vec::new(),
-            last_completed: None,
-            tags: Tags::default(),
-            client_token: None,
-            created_at: Timestamp(1000),
-            created_by: String::new(),
-            deleted_at: None,
-            service_deployment: None,
-            steady: false,
-            obstacle: None,
-            events: 0,
-            version: 1,
+            ..testing::service()
         };
         world.put(&definition(2, false));
         world.deploy_as(&mut service, &definition(2, false));

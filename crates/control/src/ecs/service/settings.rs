@@ -76,30 +76,28 @@ pub fn of_create(request: ecs::CreateServiceRequest) -> Result<(OfCreate, Settin
         volume_configurations,
         vpc_lattice_configurations,
     } = request;
-    unsupported(&[("role", role.given())]).map_err(invalid)?;
-    refuse(&[
-        ("availabilityZoneRebalancing", is_rebalancing(availability_zone_rebalancing)),
-        ("loadBalancers", load_balancers.given()),
-        ("serviceRegistries", service_registries.given()),
-        ("deploymentController", is_other_controller(deployment_controller)),
-        ("enableExecuteCommand", enable_execute_command.given()),
-        ("serviceConnectConfiguration", service_connect_configuration.given()),
-        ("volumeConfigurations", volume_configurations.given()),
-        ("vpcLatticeConfigurations", vpc_lattice_configurations.given()),
-    ])?;
-    refuse_grace_period(health_check_grace_period_seconds)?;
-    let settings = Settings {
-        desired_count: count(desired_count)?,
-        task_definition: task_definition.filter(|given| !given.is_empty()),
-        network: network_configuration.and_then(|network| network.awsvpc_configuration),
-        platform_version: platform(platform_version)?,
-        capacity_strategy: capacity_provider::strategy(capacity_provider_strategy)?,
-        configuration: deployment_configuration,
-        constraints: Some(constraints(placement_constraints)?),
-        strategies: Some(strategies(placement_strategy)?),
-        propagate_tags: propagate_tags.map(propagation),
-        managed_tags: enable_ecs_managed_tags,
-    };
+    refuse(&[("role", role.given())])?;
+    let settings = settings(Said {
+        availability_zone_rebalancing,
+        capacity_provider_strategy,
+        deployment_configuration,
+        deployment_controller,
+        desired_count,
+        enable_ecs_managed_tags,
+        enable_execute_command,
+        health_check_grace_period_seconds,
+        load_balancers,
+        network_configuration,
+        placement_constraints,
+        placement_strategy,
+        platform_version,
+        propagate_tags,
+        service_connect_configuration,
+        service_registries,
+        task_definition,
+        volume_configurations,
+        vpc_lattice_configurations,
+    })?;
     let rest = OfCreate { cluster, name: service_name, launch_type, scheduling_strategy, client_token, tags };
     Ok((rest, settings))
 }
@@ -129,31 +127,78 @@ pub fn of_update(request: ecs::UpdateServiceRequest) -> Result<(OfUpdate, Settin
         volume_configurations,
         vpc_lattice_configurations,
     } = request;
-    refuse(&[
-        ("availabilityZoneRebalancing", is_rebalancing(availability_zone_rebalancing)),
-        ("loadBalancers", load_balancers.given()),
-        ("serviceRegistries", service_registries.given()),
-        ("deploymentController", is_other_controller(deployment_controller)),
-        ("enableExecuteCommand", enable_execute_command.given()),
-        ("serviceConnectConfiguration", service_connect_configuration.given()),
-        ("volumeConfigurations", volume_configurations.given()),
-        ("vpcLatticeConfigurations", vpc_lattice_configurations.given()),
-    ])?;
-    refuse_grace_period(health_check_grace_period_seconds)?;
-    let settings = Settings {
-        desired_count: count(desired_count)?,
-        task_definition: task_definition.filter(|given| !given.is_empty()),
-        network: network_configuration.and_then(|network| network.awsvpc_configuration),
-        platform_version: platform(platform_version)?,
-        capacity_strategy: capacity_provider::strategy(capacity_provider_strategy)?,
-        configuration: deployment_configuration,
-        constraints: placement_constraints.map(|given| constraints(Some(given))).transpose()?,
-        strategies: placement_strategy.map(|given| strategies(Some(given))).transpose()?,
-        propagate_tags: propagate_tags.map(propagation),
-        managed_tags: enable_ecs_managed_tags,
-    };
+    let settings = settings(Said {
+        availability_zone_rebalancing,
+        capacity_provider_strategy,
+        deployment_configuration,
+        deployment_controller,
+        desired_count,
+        enable_ecs_managed_tags,
+        enable_execute_command,
+        health_check_grace_period_seconds,
+        load_balancers,
+        network_configuration,
+        placement_constraints,
+        placement_strategy,
+        platform_version,
+        propagate_tags,
+        service_connect_configuration,
+        service_registries,
+        task_definition,
+        volume_configurations,
+        vpc_lattice_configurations,
+    })?;
     let force_new_deployment = force_new_deployment.unwrap_or(false);
     Ok((OfUpdate { cluster, service, force_new_deployment }, settings))
+}
+
+/// What both requests say, as they say it.
+struct Said {
+    availability_zone_rebalancing: Option<ecs::AvailabilityZoneRebalancing>,
+    capacity_provider_strategy: Option<Vec<ecs::CapacityProviderStrategyItem>>,
+    deployment_configuration: Option<ecs::DeploymentConfiguration>,
+    deployment_controller: Option<ecs::DeploymentController>,
+    desired_count: Option<i32>,
+    enable_ecs_managed_tags: Option<bool>,
+    enable_execute_command: Option<bool>,
+    health_check_grace_period_seconds: Option<i32>,
+    load_balancers: Option<Vec<ecs::LoadBalancer>>,
+    network_configuration: Option<ecs::NetworkConfiguration>,
+    placement_constraints: Option<Vec<ecs::PlacementConstraint>>,
+    placement_strategy: Option<Vec<ecs::PlacementStrategy>>,
+    platform_version: Option<String>,
+    propagate_tags: Option<ecs::PropagateTags>,
+    service_connect_configuration: Option<ecs::ServiceConnectConfiguration>,
+    service_registries: Option<Vec<ecs::ServiceRegistry>>,
+    task_definition: Option<String>,
+    volume_configurations: Option<Vec<ecs::ServiceVolumeConfiguration>>,
+    vpc_lattice_configurations: Option<Vec<ecs::VpcLatticeConfiguration>>,
+}
+
+fn settings(said: Said) -> Result<Settings, ecs::Error> {
+    refuse(&[
+        ("availabilityZoneRebalancing", is_rebalancing(said.availability_zone_rebalancing)),
+        ("loadBalancers", said.load_balancers.given()),
+        ("serviceRegistries", said.service_registries.given()),
+        ("deploymentController", is_other_controller(said.deployment_controller)),
+        ("enableExecuteCommand", said.enable_execute_command.given()),
+        ("serviceConnectConfiguration", said.service_connect_configuration.given()),
+        ("volumeConfigurations", said.volume_configurations.given()),
+        ("vpcLatticeConfigurations", said.vpc_lattice_configurations.given()),
+    ])?;
+    refuse_grace_period(said.health_check_grace_period_seconds)?;
+    Ok(Settings {
+        desired_count: count(said.desired_count)?,
+        task_definition: said.task_definition.filter(|given| !given.is_empty()),
+        network: said.network_configuration.and_then(|network| network.awsvpc_configuration),
+        platform_version: platform(said.platform_version)?,
+        capacity_strategy: capacity_provider::strategy(said.capacity_provider_strategy)?,
+        configuration: said.deployment_configuration,
+        constraints: said.placement_constraints.map(|given| constraints(Some(given))).transpose()?,
+        strategies: said.placement_strategy.map(|given| strategies(Some(given))).transpose()?,
+        propagate_tags: said.propagate_tags.map(propagation),
+        managed_tags: said.enable_ecs_managed_tags,
+    })
 }
 
 impl Settings {
@@ -201,14 +246,6 @@ impl Given for PlacementConstraint {
     fn given(&self) -> bool {
         true
     }
-}
-
-pub fn default_configuration(strategy: SchedulingStrategy) -> DeploymentConfiguration {
-    let (minimum_healthy_percent, maximum_percent) = match strategy {
-        SchedulingStrategy::Replica => (100, 200),
-        SchedulingStrategy::Daemon => (0, 100),
-    };
-    DeploymentConfiguration { minimum_healthy_percent, maximum_percent, circuit_breaker: None }
 }
 
 fn configuration(
