@@ -43,8 +43,8 @@ def attribute(instance, name):
     return value
 
 
-def define(cloud, family, word, ports, mode="bridge", command=None):
-    script = WEB.format(word=word, port=80)
+def define(cloud, family, word, ports, mode="bridge", command=None, port=80):
+    script = WEB.format(word=word, port=port)
     container = {
         "name": "main",
         "image": "busybox:latest",
@@ -96,6 +96,20 @@ def test_a_static_port_leads_into_the_task_of_its_instance(cloud, instances, nam
     assert ask(instances[1][1], 8081) == name
     start(cloud, name, instances[0][0])
     until("the port is free for the next task", lambda: ask(instances[0][1], 8081) == name)
+
+
+def test_a_port_of_the_mode_host_is_the_instances_own(cloud, instances, name):
+    ports = [{"containerPort": 8085, "hostPort": 8085}]
+    family = define(cloud, name, name, ports, mode="host", port=8085)
+    (task,) = start(cloud, family, instances[0][0])
+    until("the instance answers", lambda: ask(instances[0][1], 8085) == name)
+    assert ask(instances[1][1], 8085) is None
+    answer = cloud.ecs.start_task(cluster=CLUSTER, taskDefinition=family, containerInstances=[instances[0][0]])
+    assert [failure["reason"] for failure in answer["failures"]] == ["RESOURCE:PORTS"]
+    cloud.ecs.stop_task(cluster=CLUSTER, task=task["taskArn"])
+    cloud.until_stopped(CLUSTER, task["taskArn"])
+    start(cloud, family, instances[0][0])
+    until("the next one answers", lambda: ask(instances[0][1], 8085) == name)
 
 
 def test_dynamic_ports(cloud, instances, name):

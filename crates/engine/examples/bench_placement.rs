@@ -229,6 +229,7 @@ fn instance(number: usize, id: ContainerInstanceId) -> ContainerInstance {
         registered_at: Timestamp(1),
         agent_connected: true,
         connected_to: None,
+        deregistered_at: None,
         version: 1,
     }
 }

@@ -27,6 +27,7 @@ pub fn first(
         registered_at: now,
         agent_connected: true,
         connected_to: Some(control_plane),
+        deregistered_at: None,
         version: 1,
     }
 }

@@ -3,6 +3,7 @@
 use crate::admission;
 use crate::view::View;
 use longshore_model::change::Key;
+use longshore_model::container_instance::{ContainerInstance, Placements};
 use longshore_model::service::{self, Service};
 use longshore_model::task_definition::{Status, TaskDefinition};
 use longshore_model::{Record, Timestamp};
@@ -30,6 +31,12 @@ pub fn to_forget(view: &View, now: Timestamp, keep_millis: i64, limit: usize) ->
         // The service itself goes last, so that what a round leaves is found by the next.
         own.chain(revisions).chain(deployments).chain([service.key()]).collect::<Vec<_>>()
     });
+    let instances =
+        view.container_instances.iter().filter(|instance| is_gone(view, instance, now, keep_millis));
+    let instances = instances.flat_map(|instance| {
+        let placements = view.placements.get(&Placements::key_of(instance.id)).map(|counted| counted.key());
+        placements.into_iter().chain([instance.key()])
+    });
     let past = now.plus_millis(-KEEP_SERVICE_DEPLOYMENTS);
     let ended = view.service_deployments.iter().filter(|d| d.updated_at < past && !d.status.is_under_way());
     let ended = ended.map(|deployment| deployment.key());
@@ -42,8 +49,17 @@ pub fn to_forget(view: &View, now: Timestamp, keep_millis: i64, limit: usize) ->
         .chain(services)
         .chain(ended)
         .chain(protections)
+        .chain(instances)
         .take(limit)
         .collect()
+}
+
+/// A deregistered instance that was described for long enough. One whose agent is connected would register again.
+fn is_gone(view: &View, instance: &ContainerInstance, now: Timestamp, keep_millis: i64) -> bool {
+    let old = |at: Timestamp| at < now.plus_millis(-keep_millis);
+    instance.deregistered_at.is_some_and(old)
+        && !instance.agent_connected
+        && view.task_count_on(instance.id) == 0
 }
 
 /// A deleted service that was described for long enough.
@@ -68,4 +84,49 @@ fn is_used(view: &View, definition: &TaskDefinition) -> bool {
     };
     view.tasks.iter().any(|task| of_definition(task))
         || view.services.iter().any(|service| of_service(service))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::{self, apply, instance, task};
+    use longshore_model::{Transaction, Version};
+
+    /// The tables of what is forgotten at a time, when a task is kept for 100 ms.
+    fn check(view: &View, at: i64, expected: &[&str]) {
+        let keys = to_forget(view, Timestamp(at), 100, 1000);
+        assert_eq!(keys.iter().map(|key| key.table()).collect::<Vec<_>>(), expected);
+    }
+
+    #[test]
+    fn deregistered_instances_are_forgotten_once_their_agents_are_gone() {
+        let gone = ContainerInstance {
+            deregistered_at: Some(Timestamp(1000)),
+            agent_connected: false,
+            ..instance(1, 1024, 4096)
+        };
+        check(&testing::view(std::slice::from_ref(&gone)), 1100, &[]);
+        check(&testing::view(std::slice::from_ref(&gone)), 1101, &["container-instance"]);
+        check(&testing::view(&[ContainerInstance { agent_connected: true, ..gone.clone() }]), 1101, &[]);
+        check(&testing::view(&[ContainerInstance { deregistered_at: None, ..gone.clone() }]), 1101, &[]);
+        let mut busy = testing::view(&[gone]);
+        let mut transaction = Transaction::at(Version(0));
+        transaction.create(&task());
+        apply(&mut busy, transaction);
+        check(&busy, 1101, &[]);
+    }
+
+    #[test]
+    fn deleted_services_are_forgotten_with_what_happened_to_them() {
+        let mut view = testing::view(&[]);
+        let mut gone = testing::service();
+        gone.status = service::Status::Inactive;
+        gone.deleted_at = Some(Timestamp(1000));
+        let mut transaction = Transaction::at(Version(0));
+        crate::service::say(&mut gone, "over", &mut transaction, Timestamp(1), &mut testing::Count(1));
+        transaction.create(&gone);
+        apply(&mut view, transaction);
+        check(&view, 1100, &[]);
+        check(&view, 1101, &["service-event", "service"]);
+    }
 }

@@ -94,6 +94,7 @@ pub fn instance(id: u128, cpu: u64, memory: u64) -> ContainerInstance {
         registered_at: Timestamp(1),
         agent_connected: true,
         connected_to: None,
+        deregistered_at: None,
         version: 1,
     }
 }

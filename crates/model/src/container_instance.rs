@@ -48,6 +48,9 @@ pub struct ContainerInstance {
     /// The control plane that its agent is linked to.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub connected_to: Option<ControlPlaneId>,
+    /// When it became INACTIVE.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub deregistered_at: Option<Timestamp>,
     /// Counts the changes that describe calls show; starts at 1.
     #[serde(default)]
     pub version: u64,

@@ -358,6 +358,7 @@ pub(crate) fn instance(number: usize, id: ContainerInstanceId) -> ContainerInsta
         registered_at: NOW,
         agent_connected: true,
         connected_to: None,
+        deregistered_at: None,
         version: 1,
     }
 }

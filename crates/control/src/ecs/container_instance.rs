@@ -153,7 +153,8 @@ pub async fn deregister(
         if stopping.len() == AT_ONCE {
             return Ok(None);
         }
-        let next = with_status(&instance, Status::Inactive);
+        let next =
+            ContainerInstance { deregistered_at: Some(now), ..with_status(&instance, Status::Inactive) };
         transaction.update(&next);
         Ok(Some(next))
     };

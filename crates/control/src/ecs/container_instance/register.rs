@@ -114,6 +114,7 @@ impl Machine {
             registered_at: now,
             agent_connected: false,
             connected_to: None,
+            deregistered_at: None,
             version: 1,
         }
     }
