@@ -6,6 +6,7 @@ import pytest
 
 from support.aws import idle, refused
 from support.server import Failed
+from support.services import clear
 from support.waiting import until
 
 BOTH = ["FARGATE", "FARGATE_SPOT"]
@@ -20,9 +21,7 @@ def cluster(cloud, name):
     """One with both providers, empty again at its end."""
     cloud.ecs.create_cluster(clusterName=name, capacityProviders=BOTH)
     yield name
-    for arn in cloud.ecs.list_services(cluster=name)["serviceArns"]:
-        cloud.ecs.delete_service(cluster=name, service=arn, force=True)
-    cloud.stop_all(name)
+    clear(cloud, name)
 
 
 def providers(cloud, cluster, **filters):

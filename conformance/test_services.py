@@ -9,6 +9,7 @@ from botocore.exceptions import WaiterError
 
 from support.aws import address, idle, refused
 from support.host import find_process, find_processes
+from support.services import clear, create, describe, events, stable, tasks
 from support.waiting import until
 
 
@@ -16,48 +17,7 @@ from support.waiting import until
 def cluster(cloud, name):
     """A cluster of the test's own, without services and tasks again at its end."""
     yield cloud.cluster(name)
-    for arn in cloud.ecs.list_services(cluster=name)["serviceArns"]:
-        cloud.ecs.delete_service(cluster=name, service=arn, force=True)
-        until(f"{arn} is INACTIVE", lambda arn=arn: describe(cloud, name, arn)["status"] == "INACTIVE")
-    cloud.stop_all(name)
-
-
-def create(cloud, cluster, definition, count=1, **settings):
-    request = {
-        "cluster": cluster,
-        "serviceName": "web",
-        "taskDefinition": definition,
-        "desiredCount": count,
-        "launchType": "FARGATE",
-        "networkConfiguration": cloud.network(),
-    } | settings
-    return cloud.ecs.create_service(**{field: value for field, value in request.items() if value is not None})["service"]
-
-
-def describe(cloud, cluster, service="web", **settings):
-    (found,) = cloud.ecs.describe_services(cluster=cluster, services=[service], **settings)["services"]
-    return found
-
-
-def events(cloud, cluster):
-    """The messages, oldest first."""
-    return [event["message"] for event in reversed(describe(cloud, cluster)["events"])]
-
-
-def stable(cloud, cluster):
-    """As the waiter services-stable looks at it, without its pauses."""
-
-    def check():
-        found = describe(cloud, cluster)
-        done = len(found["deployments"]) == 1 and found["runningCount"] == found["desiredCount"]
-        return found if done and found["deployments"][0]["rolloutState"] == "COMPLETED" else None
-
-    return until("the service is stable", check)
-
-
-def tasks(cloud, cluster, **settings):
-    arns = cloud.ecs.list_tasks(cluster=cluster, serviceName="web", **settings)["taskArns"]
-    return cloud.ecs.describe_tasks(cluster=cluster, tasks=arns)["tasks"] if arns else []
+    clear(cloud, name)
 
 
 def test_a_service_by_the_cli(cloud, cluster, name):

@@ -27,6 +27,8 @@ pub struct Config {
     pub instance_lost_after: Duration,
     /// How long a task without health checks has to run to count as healthy for its service.
     pub task_healthy_after: Duration,
+    /// The URL at which the functions of lifecycle hooks are called.
+    pub lambda_endpoint: Option<String>,
 }
 
 pub struct Context {

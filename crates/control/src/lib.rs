@@ -8,6 +8,7 @@ pub mod coverage;
 pub mod ec2;
 pub mod ecs;
 pub mod front;
+mod hooks;
 pub mod housekeeping;
 pub mod liveness;
 pub mod log_store;

@@ -4,6 +4,7 @@
 //! decide on one state only the first one's plan is committed.
 
 use crate::context::{CommitError, Context, RandomIds};
+use crate::hooks::Hooks;
 use longshore_engine::service::{self, Agenda, Settings};
 use longshore_model::change::Key;
 use longshore_store::{Followed, Follower};
@@ -21,6 +22,7 @@ const RETRY: i64 = 1000;
 /// Until the store closes.
 pub async fn run(context: Arc<Context>) {
     let mut changes = context.store.follow();
+    let hooks = Hooks::new(Arc::clone(&context));
     let mut agenda: Option<Agenda> = None;
     loop {
         if !context.leads.load(Ordering::Relaxed) {
@@ -35,7 +37,7 @@ pub async fn run(context: Arc<Context>) {
         }
         agenda.wake(context.now());
         if let Some(service) = agenda.pop() {
-            reconcile(agenda, &context, service).await;
+            reconcile(agenda, &context, &hooks, service).await;
         }
     }
 }
@@ -66,7 +68,7 @@ fn pause(agenda: &Agenda, context: &Context) -> Duration {
     next.and_then(|millis| u64::try_from(millis).ok()).map_or(longest, Duration::from_millis).min(longest)
 }
 
-async fn reconcile(agenda: &mut Agenda, context: &Context, key: Key) {
+async fn reconcile(agenda: &mut Agenda, context: &Context, hooks: &Arc<Hooks>, key: Key) {
     let settings = Settings { healthy_after: context.config.task_healthy_after };
     let done = context
         .commit::<_, CommitError, _>(|snapshot, transaction| {
@@ -79,7 +81,10 @@ async fn reconcile(agenda: &mut Agenda, context: &Context, key: Key) {
         })
         .await;
     match done {
-        Ok(Some(plan)) => agenda.planned(key, &plan),
+        Ok(Some(plan)) => {
+            hooks.call(&key, &plan.calls);
+            agenda.planned(key, &plan);
+        }
         Ok(None) => agenda.look_again(key, None),
         Err(error) => {
             let error = &error as &dyn std::error::Error;

@@ -36,6 +36,7 @@ async fn refused(services: &Services) -> Refused {
         shared_store: false,
         instance_lost_after: std::time::Duration::MAX,
         task_healthy_after: std::time::Duration::ZERO,
+        lambda_endpoint: None,
     };
     let context = Arc::new(Context::new(Arc::new(store), log_store, config));
     let scope = Scope::new("123456789012", "us-east-1");

@@ -87,6 +87,7 @@ impl ControlPlane {
             shared_store: true,
             instance_lost_after: Duration::from_secs(3600),
             task_healthy_after: Duration::ZERO,
+            lambda_endpoint: None,
         };
         let context = Arc::new(Context::new(Arc::new(store), log_store, config));
         tokio::spawn(liveness::run(Arc::clone(&context)));

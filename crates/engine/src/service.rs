@@ -11,7 +11,9 @@ mod deployment;
 mod failures;
 mod leave;
 mod obstacle;
+mod part;
 mod seen;
+mod stages;
 #[cfg(test)]
 mod tests;
 
@@ -24,18 +26,22 @@ use longshore_model::change::Key;
 use longshore_model::id::IdSource;
 use longshore_model::placement::{PlacementStrategy, SpreadField};
 use longshore_model::service::{
-    Deployment, NetworkConfiguration, Obstacle, ObstacleKind, PropagateTags, RolloutState,
-    SchedulingStrategy, Service, ServiceEvent, Status,
+    Controller, Deployment, NetworkConfiguration, Obstacle, ObstacleKind, Progress, PropagateTags,
+    RolloutState, SchedulingStrategy, Service, ServiceEvent, Status, TaskSet, TaskSetStatus,
 };
 use longshore_model::task::{Overrides, Task, TaskRef};
 use longshore_model::vpc::{SecurityGroup, Subnet};
 use longshore_model::{ContainerInstanceId, Record, Tags, TaskId, Timestamp, Transaction};
+use part::Part;
 use seen::Seen;
 use std::sync::Arc;
 
 pub use agenda::Agenda;
 pub use deployment::{Stopped, deploy, deployment, stop_deployment};
 pub use failures::{failed_tasks, threshold};
+pub use stages::{
+    HookAnswer, HookCall, NotPaused, continue_deployment, hook_answered, shift, source, traffic, write_hook,
+};
 
 /// The `stoppedReason` of a task that its service replaces because a health check of a container fails.
 pub const FAILED_HEALTH_CHECKS: &str = "Task failed container health checks";
@@ -63,6 +69,10 @@ pub struct Plan {
     pub again_at: Option<Timestamp>,
     /// How the service deployment that was under way goes on.
     ended: Option<Ending>,
+    /// How far the service deployment is, where that changes.
+    progress: Option<Progress>,
+    /// Functions that are to be called now.
+    pub calls: Vec<HookCall>,
     /// Tasks found no place, and may find one when an instance comes or a task goes.
     pub waits_for_capacity: bool,
 }
@@ -81,16 +91,20 @@ pub fn reconcile(
     }
     plan.forget_drained(view, now);
     plan.fail_deployment(view, now);
-    let seen = Seen::of(view, &plan.next, settings, now);
-    plan.look_again_at(seen.again_at);
-    plan.follow_instances(&seen);
-    let mut obstacle = plan.start(view, &seen, now, ids);
-    let stopped = plan.stop(view, &seen, now);
-    if obstacle.is_none() && !stopped && plan.placement.tasks.is_empty() && seen.is_deadlocked() {
-        obstacle = Some((ObstacleKind::Bounds, obstacle::deadlock(service)));
+    let settled = plan.next.clone();
+    let parts = part::parts(view, &settled);
+    let mut obstacle = None;
+    let mut all_seen = Vec::with_capacity(parts.len());
+    for part in &parts {
+        let seen = Seen::of(view, &settled, part, settings, now);
+        let met = plan.keep(view, part, &seen, now, ids);
+        obstacle = obstacle.or(met);
+        all_seen.push(seen);
     }
+    plan.advance(view, all_seen.first(), now, ids);
     plan.meet(obstacle, now);
-    plan.conclude(&seen, now);
+    plan.conclude(view, &all_seen, now);
+    plan.follow_task_sets(&all_seen, now);
     plan
 }
 
@@ -112,9 +126,7 @@ pub fn write(
         placement::write(view, &plan.placement, transaction);
     }
     plan.stops.iter().for_each(|task| transaction.update(task));
-    if let Some(ending) = &plan.ended {
-        deployment::end(view, service, ending, transaction, now);
-    }
+    deployment::follow(view, service, plan.progress.as_ref(), plan.ended.as_ref(), transaction, now);
     for message in &plan.said {
         say(&mut next, message, transaction, now, ids);
     }
@@ -154,6 +166,8 @@ impl Plan {
             said: Vec::new(),
             again_at: None,
             ended: None,
+            progress: None,
+            calls: Vec::new(),
             waits_for_capacity: false,
         }
     }
@@ -163,6 +177,7 @@ impl Plan {
             || !self.stops.is_empty()
             || !self.placement.tasks.is_empty()
             || !self.said.is_empty()
+            || self.progress.is_some()
     }
 
     fn look_again_at(&mut self, when: Option<Timestamp>) {
@@ -172,9 +187,14 @@ impl Plan {
     /// Deployments that were replaced and have no tasks left.
     fn forget_drained(&mut self, view: &View, now: Timestamp) {
         let key = self.next.key();
-        let drained = |deployment: &Deployment| is_drained(view, &key, &deployment.id);
+        let kept = stages::kept(view, &self.next).map(|kept| kept.id.clone());
+        let drained = |deployment: &Deployment| {
+            kept.as_ref() != Some(&deployment.id) && is_drained(view, &key, &deployment.id)
+        };
         let mut first = true;
         self.next.deployments.retain(|deployment| std::mem::take(&mut first) || !drained(deployment));
+        let is_gone = |set: &TaskSet| set.status == TaskSetStatus::Draining && drained(&set.deployment);
+        self.next.task_sets.retain(|set| !is_gone(set));
         if self.next.status == Status::Draining {
             let all_drained =
                 view.service_tasks().deployments(&key).all(|(id, _)| is_drained(view, &key, id));
@@ -182,8 +202,30 @@ impl Plan {
                 self.next.status = Status::Inactive;
                 self.next.deleted_at = Some(now);
                 self.next.obstacle = None;
+                self.next.task_sets.clear();
             }
         }
+    }
+
+    /// Starts what a part has too few of and stops what it has too much of; says what keeps it from that.
+    fn keep(
+        &mut self,
+        view: &View,
+        part: &Part<'_>,
+        seen: &Seen,
+        now: Timestamp,
+        ids: &mut dyn IdSource,
+    ) -> Option<(ObstacleKind, String)> {
+        self.look_again_at(seen.again_at);
+        self.follow_instances(seen);
+        let before = (self.placement.tasks.len(), self.stops.len());
+        let (obstacle, unplaced) = self.start(view, part, seen, now, ids);
+        self.stop(view, part, seen, unplaced, now);
+        let moves = before != (self.placement.tasks.len(), self.stops.len());
+        if obstacle.is_none() && !moves && seen.is_deadlocked() {
+            return Some((ObstacleKind::Bounds, obstacle::deadlock(&self.next)));
+        }
+        obstacle
     }
 
     /// The desired count of a DAEMON service is the number of its instances.
@@ -193,32 +235,34 @@ impl Plan {
         }
     }
 
-    /// Starts what is missing; says what keeps it from that.
+    /// Starts what is missing; says what keeps it from that, and how many tasks found no place.
     fn start(
         &mut self,
         view: &View,
+        part: &Part<'_>,
         seen: &Seen,
         now: Timestamp,
         ids: &mut dyn IdSource,
-    ) -> Option<(ObstacleKind, String)> {
-        let service = &self.next;
-        let deployment = service.primary()?;
-        if seen.missing == 0
-            || service.status != Status::Active
-            || deployment.rollout_state == RolloutState::Failed
-        {
-            return None;
+    ) -> (Option<(ObstacleKind, String)>, usize) {
+        let (service, deployment) = (&self.next, part.deployment);
+        // What another part takes is not in the view yet.
+        let is_late = !self.placement.tasks.is_empty();
+        let is_idle = seen.missing == 0 || service.status != Status::Active;
+        if is_idle || is_late || deployment.rollout_state == RolloutState::Failed {
+            return (None, 0);
         }
         if let Some(pause) = seen.pause.filter(|pause| pause.until > now) {
-            self.again_at = self.again_at.into_iter().chain([pause.until]).min();
-            return pause.is_long.then(|| (ObstacleKind::Starts, obstacle::throttled(&self.next)));
+            let obstacle = pause.is_long.then(|| (ObstacleKind::Starts, obstacle::throttled(&self.next)));
+            self.look_again_at(Some(pause.until));
+            return (obstacle, 0);
         }
         let count = seen.missing.min(seen.room).min(AT_ONCE);
         if count == 0 {
-            return None;
+            return (None, 0);
         }
-        let Some(mut request) = request(view, service, deployment, count) else {
-            return Some((ObstacleKind::Definition, obstacle::without_definition(service, deployment)));
+        let Some(mut request) = request(view, service, part, count) else {
+            let message = obstacle::without_definition(service, deployment);
+            return (Some((ObstacleKind::Definition, message)), 0);
         };
         if service.scheduling_strategy == SchedulingStrategy::Daemon {
             let instances: Vec<ContainerInstanceId> =
@@ -227,15 +271,17 @@ impl Plan {
             request.instances = Some(instances);
         }
         let placement = placement::place(view, &request, now, ids);
-        let obstacle = obstacle::of_placement(service, view, &placement);
+        let obstacle = obstacle::of_placement(service, part.launch_type, view, &placement);
         let obstacle = obstacle.map(|message| (ObstacleKind::Placement, message));
-        self.waits_for_capacity = !placement.failures.is_empty();
+        let waits = !placement.failures.is_empty();
+        self.waits_for_capacity |= waits;
         if !placement.tasks.is_empty() {
             let started = placement.tasks.iter().map(|(task, _)| task.id);
             self.said.push(started_tasks(&service.name, started));
         }
+        let unplaced = if waits { seen.missing.saturating_sub(placement.tasks.len()) } else { 0 };
         self.placement = placement;
-        obstacle
+        (obstacle, unplaced)
     }
 
     /// Remembers what keeps the service from going on, and says it when it is new or was said long ago.
@@ -256,17 +302,19 @@ impl Plan {
     }
 
     /// Ends a deployment that has reached what it was for, and says that the service is steady.
-    fn conclude(&mut self, seen: &Seen, now: Timestamp) {
+    fn conclude(&mut self, view: &View, seen: &[Seen], now: Timestamp) {
         let name = self.next.name.clone();
-        let at_rest = self.stops.is_empty() && self.placement.tasks.is_empty() && seen.is_as_wanted();
+        let unmoved = self.stops.is_empty() && self.placement.tasks.is_empty();
+        let at_rest = unmoved && seen.iter().all(Seen::is_as_wanted);
         let alone = self.next.deployments.len() == 1;
         let active = self.next.status == Status::Active;
-        if let Some(primary) = self.next.deployments.first_mut()
-            && primary.rollout_state == RolloutState::InProgress
-            && at_rest
+        let in_progress = |primary: &Deployment| primary.rollout_state == RolloutState::InProgress;
+        let is_complete = at_rest
             && alone
             && active
-        {
+            && self.next.primary().is_some_and(in_progress)
+            && self.is_baked(view, now);
+        if is_complete && let Some(primary) = self.next.deployments.first_mut() {
             primary.rollout_state = RolloutState::Completed;
             primary.rollout_state_reason = format!("ECS deployment {} completed.", primary.id);
             primary.updated_at = now;
@@ -274,11 +322,27 @@ impl Plan {
             self.next.last_completed = Some(Box::new(primary.clone()));
             self.ended = Some(Ending::Completed);
         }
-        let steady = at_rest && alone && active && seen.desired == seen.good_healthy;
+        let settled = match self.next.controller {
+            Controller::Ecs => alone,
+            Controller::External => self.next.primary_task_set().is_some(),
+        };
+        let exact = seen.iter().all(|seen| seen.desired == seen.good_healthy);
+        let steady = at_rest && settled && active && exact;
         if steady && !self.next.steady {
             self.said.push(format!("(service {name}) has reached a steady state."));
         }
         self.next.steady = steady;
+    }
+
+    /// Task sets say for themselves whether they are steady.
+    fn follow_task_sets(&mut self, seen: &[Seen], now: Timestamp) {
+        for (set, seen) in self.next.task_sets.iter_mut().zip(seen) {
+            let stable = seen.is_as_wanted() && seen.desired == seen.good_healthy;
+            if set.stable != stable {
+                set.stable = stable;
+                set.stable_at = now;
+            }
+        }
     }
 }
 
@@ -298,7 +362,8 @@ fn named(tasks: impl Iterator<Item = TaskId>) -> String {
 }
 
 /// What placement is asked for. `None` when the definition or the subnets are gone.
-pub fn request(view: &View, service: &Service, deployment: &Deployment, count: usize) -> Option<Request> {
+fn request(view: &View, service: &Service, part: &Part<'_>, count: usize) -> Option<Request> {
+    let deployment = part.deployment;
     let definition = view.task_definition(&service.scope, &deployment.family, deployment.revision)?;
     let network = match &deployment.network {
         None => None,
@@ -325,7 +390,7 @@ pub fn request(view: &View, service: &Service, deployment: &Deployment, count: u
         count: u32::try_from(count).unwrap_or(u32::MAX),
         overrides: Overrides::default(),
         size: placement::size(&Overrides::default(), definition),
-        launch_type: service.launch_type,
+        launch_type: part.launch_type,
         network,
         constraints: service.constraints.clone(),
         strategies: strategies(service),
@@ -335,6 +400,11 @@ pub fn request(view: &View, service: &Service, deployment: &Deployment, count: u
         started_by: Some(deployment.id.clone()),
         tags: managed(service, own),
     })
+}
+
+/// What placement would be asked for one task more of the first revision that wants one.
+pub fn next_request(view: &View, service: &Service) -> Option<Request> {
+    part::parts(view, service).first().and_then(|part| request(view, service, part, 1))
 }
 
 /// Those that were named, or the default one of the VPC.

@@ -77,6 +77,9 @@ pub struct UpArgs {
     /// How long a service's task without health checks runs before it counts as healthy: 5s, 40s [default: 0s].
     #[arg(long, env = "LONGSHORE_TASK_HEALTHY_AFTER", value_name = "PERIOD")]
     task_healthy_after: Option<Period>,
+    /// Where the functions of lifecycle hooks are called, by Lambda's Invoke: http://HOST:PORT [default: nowhere].
+    #[arg(long, env = "LONGSHORE_LAMBDA_ENDPOINT", value_name = "URL")]
+    lambda_endpoint: Option<String>,
 }
 
 #[derive(Debug, Default, Args)]
@@ -115,6 +118,9 @@ pub struct ControlArgs {
     /// How long a service's task without health checks runs before it counts as healthy: 5s, 40s [default: 0s].
     #[arg(long, env = "LONGSHORE_TASK_HEALTHY_AFTER", value_name = "PERIOD")]
     task_healthy_after: Option<Period>,
+    /// Where the functions of lifecycle hooks are called, by Lambda's Invoke: http://HOST:PORT [default: nowhere].
+    #[arg(long, env = "LONGSHORE_LAMBDA_ENDPOINT", value_name = "URL")]
+    lambda_endpoint: Option<String>,
 }
 
 #[derive(Debug, Subcommand)]
@@ -274,6 +280,7 @@ pub struct Up {
     pub agents_listen: Option<SocketAddr>,
     pub instance_lost_after: Duration,
     pub task_healthy_after: Duration,
+    pub lambda_endpoint: Option<String>,
 }
 
 /// The settings of `longshore control`.
@@ -289,6 +296,7 @@ pub struct Control {
     pub keep_stopped_tasks_hours: u32,
     pub instance_lost_after: Duration,
     pub task_healthy_after: Duration,
+    pub lambda_endpoint: Option<String>,
 }
 
 /// The configuration file: the same settings by the same names.
@@ -310,6 +318,7 @@ struct File {
     agents_listen: Option<SocketAddr>,
     instance_lost_after: Option<String>,
     task_healthy_after: Option<String>,
+    lambda_endpoint: Option<String>,
     etcd_endpoints: Option<Vec<String>>,
     etcd_prefix: Option<String>,
     ecs_config: Option<PathBuf>,
@@ -337,6 +346,17 @@ fn period(given: Option<Period>, file: Option<String>, default: Duration) -> Out
     Ok(period.map_or(default, |period| Duration::from_millis(period.0.unsigned_abs())))
 }
 
+/// The URL of a plain HTTP server.
+fn endpoint(given: Option<String>) -> Outcome<Option<String>> {
+    let Some(url) = given.filter(|url| !url.is_empty()) else { return Ok(None) };
+    let authority = url.strip_prefix("http://").map(|rest| rest.trim_end_matches('/'));
+    if authority.is_none_or(|authority| authority.is_empty() || authority.contains(['/', ' ', '@', '?', '#']))
+    {
+        return Err(format!("--lambda-endpoint must be http://HOST:PORT, and is '{url}'").into());
+    }
+    Ok(Some(url))
+}
+
 fn any_vpc() -> Outcome<Cidr> {
     Ok("172.31.0.0/16".parse()?)
 }
@@ -362,6 +382,7 @@ impl ControlArgs {
                 .unwrap_or(24),
             instance_lost_after: period(self.instance_lost_after, file.instance_lost_after, LOST_AFTER)?,
             task_healthy_after: period(self.task_healthy_after, file.task_healthy_after, Duration::ZERO)?,
+            lambda_endpoint: endpoint(self.lambda_endpoint.or(file.lambda_endpoint))?,
         };
         check_auth(control.auth, control.listen)?;
         check_vpc_cidr(control.vpc_cidr)?;
@@ -392,6 +413,7 @@ impl UpArgs {
             agents_listen: self.agents_listen.or(file.agents_listen),
             instance_lost_after: period(self.instance_lost_after, file.instance_lost_after, LOST_AFTER)?,
             task_healthy_after: period(self.task_healthy_after, file.task_healthy_after, Duration::ZERO)?,
+            lambda_endpoint: endpoint(self.lambda_endpoint.or(file.lambda_endpoint))?,
         };
         up.check()?;
         Ok(up)

@@ -30,6 +30,7 @@ pub async fn run(args: ControlArgs) -> Outcome {
         shared_store: !settings.etcd_endpoints.is_empty(),
         instance_lost_after: settings.instance_lost_after,
         task_healthy_after: settings.task_healthy_after,
+        lambda_endpoint: settings.lambda_endpoint.clone(),
     };
     let control = ControlPlane::start(&data_dir, store, config).await?;
     let context = Arc::clone(&control.context);

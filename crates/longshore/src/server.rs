@@ -74,6 +74,7 @@ impl Server {
             shared_store: false,
             instance_lost_after: up.instance_lost_after,
             task_healthy_after: up.task_healthy_after,
+            lambda_endpoint: up.lambda_endpoint.clone(),
         };
         let control = ControlPlane::start(data_dir, store, config).await?;
         let containerd = match &up.containerd {

@@ -2,6 +2,13 @@
 //!
 //! Follows <https://docs.aws.amazon.com/AmazonECS/latest/APIReference/API_Service.html>.
 
+mod strategy;
+
+pub use strategy::{
+    ALL_TRAFFIC, HOOK_TIMEOUT, Hook, HookAction, HookRun, HookStatus, HookTarget, HookTimeout, Progress,
+    Stage, Steps, Strategy,
+};
+
 use crate::arn;
 use crate::capacity_provider::StrategyItem;
 use crate::change::Key;
@@ -43,6 +50,11 @@ pub struct Service {
     /// What a deployment that fails is rolled back to.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_completed: Option<Box<Deployment>>,
+    #[serde(default, skip_serializing_if = "Controller::is_ecs")]
+    pub controller: Controller,
+    /// Of the controller EXTERNAL, in place of deployments; the oldest first.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub task_sets: Vec<TaskSet>,
     #[serde(default, skip_serializing_if = "Tags::is_empty")]
     pub tags: Tags,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -115,6 +127,22 @@ pub enum SchedulingStrategy {
     Daemon,
 }
 
+/// Who decides which revisions of a service run.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "SCREAMING_SNAKE_CASE")]
+pub enum Controller {
+    #[default]
+    Ecs,
+    /// A program of the user's, by task sets.
+    External,
+}
+
+impl Controller {
+    pub fn is_ecs(&self) -> bool {
+        *self == Self::Ecs
+    }
+}
+
 /// Where the tags of a service's tasks come from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "SCREAMING_SNAKE_CASE")]
@@ -131,6 +159,13 @@ pub struct DeploymentConfiguration {
     pub maximum_percent: u32,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub circuit_breaker: Option<CircuitBreaker>,
+    #[serde(default, skip_serializing_if = "Strategy::is_rolling")]
+    pub strategy: Strategy,
+    /// Minutes in which the revision before is kept beside the new one, which has all of the traffic.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bake_time: Option<u32>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub hooks: Vec<Hook>,
 }
 
 impl DeploymentConfiguration {
@@ -140,7 +175,14 @@ impl DeploymentConfiguration {
             SchedulingStrategy::Replica => (100, 200),
             SchedulingStrategy::Daemon => (0, 100),
         };
-        Self { minimum_healthy_percent, maximum_percent, circuit_breaker: None }
+        Self {
+            minimum_healthy_percent,
+            maximum_percent,
+            circuit_breaker: None,
+            strategy: Strategy::Rolling,
+            bake_time: None,
+            hooks: Vec::new(),
+        }
     }
 
     /// The fewest tasks that stay healthy while others are replaced.
@@ -192,6 +234,64 @@ pub enum RolloutState {
     Failed,
 }
 
+/// A revision of a service of the controller EXTERNAL, with its share of the tasks.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TaskSet {
+    /// What its tasks run. Its `id` is the task set's, and its `updated_at` counts.
+    pub deployment: Deployment,
+    pub launch_type: LaunchType,
+    pub status: TaskSetStatus,
+    /// Of the service's desired count, in thousandths of a percent.
+    pub scale: u32,
+    pub stable: bool,
+    /// Since when it is stable, or is not.
+    pub stable_at: Timestamp,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub external_id: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub client_token: Option<String>,
+    #[serde(default, skip_serializing_if = "Tags::is_empty")]
+    pub tags: Tags,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "SCREAMING_SNAKE_CASE")]
+pub enum TaskSetStatus {
+    Primary,
+    Active,
+    /// Deleted, and its tasks are being stopped.
+    Draining,
+}
+
+impl TaskSetStatus {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Primary => "PRIMARY",
+            Self::Active => "ACTIVE",
+            Self::Draining => "DRAINING",
+        }
+    }
+}
+
+impl TaskSet {
+    /// The thousandths of a percent of all of a service's tasks.
+    pub const FULL_SCALE: u32 = 100_000;
+
+    /// How many tasks it is to have, of those that the service wants.
+    pub fn desired(&self, of_service: u32) -> u32 {
+        if self.status == TaskSetStatus::Draining {
+            return 0;
+        }
+        let exact = u64::from(of_service) * u64::from(self.scale);
+        u32::try_from(exact.div_ceil(u64::from(Self::FULL_SCALE))).unwrap_or(u32::MAX)
+    }
+
+    pub fn arn(&self, service: &Service) -> String {
+        let (cluster, name, id) = (&service.cluster, &service.name, &self.deployment.id);
+        arn::ecs(&service.scope, format_args!("task-set/{cluster}/{name}/{id}"))
+    }
+}
+
 /// Where the network interfaces of tasks are, in the network mode awsvpc.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NetworkConfiguration {
@@ -220,6 +320,8 @@ impl Service {
             managed_tags: false,
             deployments: Vec::new(),
             last_completed: None,
+            controller: Controller::Ecs,
+            task_sets: Vec::new(),
             tags: Tags::default(),
             client_token: None,
             created_at: now,
@@ -249,6 +351,10 @@ impl Service {
     pub fn primary(&self) -> Option<&Deployment> {
         self.deployments.first()
     }
+
+    pub fn primary_task_set(&self) -> Option<&TaskSet> {
+        self.task_sets.iter().find(|set| set.status == TaskSetStatus::Primary)
+    }
 }
 
 /// The service that a task belongs to.
@@ -266,6 +372,11 @@ pub fn deployment_id(ids: &mut dyn IdSource) -> String {
 pub fn service_revision_id(ids: &mut dyn IdSource) -> String {
     const FIRST: u128 = 1_000_000_000_000_000_000;
     (FIRST + (ids.next_u128() >> 64) % (9 * FIRST)).to_string()
+}
+
+/// A hook's id while it runs: its kind and 42 letters, digits, `_` and `-`.
+pub fn hook_id(kind: &str, ids: &mut dyn IdSource) -> String {
+    format!("ecs-{kind}-{}{}", service_deployment_id(ids), service_deployment_id(ids))
 }
 
 /// 21 letters, digits, `_` and `-`.
@@ -338,6 +449,9 @@ pub struct ServiceDeployment {
     /// The failed tasks at which the circuit breaker gave it up.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub failures: Option<u32>,
+    /// Of a deployment in stages.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub progress: Option<Progress>,
     pub created_at: Timestamp,
     pub updated_at: Timestamp,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -446,7 +560,7 @@ mod tests {
             let of = DeploymentConfiguration {
                 minimum_healthy_percent: minimum,
                 maximum_percent: maximum,
-                circuit_breaker: None,
+                ..DeploymentConfiguration::of(SchedulingStrategy::Replica)
             };
             (of.minimum(desired), of.maximum(desired))
         };

@@ -12,7 +12,7 @@ use longshore_model::container_instance::{
     AgentVersion, Capacity, ContainerInstance, CpuArchitecture, Membership, Ports, Status, ZONE,
 };
 use longshore_model::id::IdSource;
-use longshore_model::service::{DeploymentConfiguration, Service};
+use longshore_model::service::{DeploymentConfiguration, SchedulingStrategy, Service};
 use longshore_model::task::{ContainerStatus, DesiredStatus, LastStatus, LaunchType, Task};
 use longshore_model::task_definition::{self, ContainerDefinition, NetworkMode, TaskDefinition};
 use longshore_model::{ContainerInstanceId, Record, Resources, Scope, Tags, TaskId, Timestamp, Transaction};
@@ -329,8 +329,11 @@ pub(crate) fn name(number: usize) -> String {
 }
 
 pub(crate) fn empty_service(number: usize, desired_count: u32) -> Service {
-    let configuration =
-        DeploymentConfiguration { minimum_healthy_percent: 90, maximum_percent: 125, circuit_breaker: None };
+    let configuration = DeploymentConfiguration {
+        minimum_healthy_percent: 90,
+        maximum_percent: 125,
+        ..DeploymentConfiguration::of(SchedulingStrategy::Replica)
+    };
     let base = Service::new(scope(), CLUSTER, &name(number), LaunchType::Ec2, NOW);
     Service { desired_count, configuration, ..base }
 }

@@ -57,6 +57,7 @@ pub fn routes() -> Routes {
         .on::<op::DescribeServiceDeployments, _, _, _>(service::describe_deployments)
         .on::<op::DescribeServiceRevisions, _, _, _>(service::describe_revisions)
         .on::<op::StopServiceDeployment, _, _, _>(service::stop_deployment)
+        .on::<op::ContinueServiceDeployment, _, _, _>(service::continue_deployment)
         .on::<op::UpdateTaskProtection, _, _, _>(service::protect)
         .on::<op::GetTaskProtection, _, _, _>(service::protection)
         .on::<op::TagResource, _, _, _>(tag::tag)

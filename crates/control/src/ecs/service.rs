@@ -2,13 +2,15 @@
 //! what is wanted.
 //! Follows <https://docs.aws.amazon.com/AmazonECS/latest/developerguide/ecs_services.html>.
 
+mod configuration;
 mod deployment;
 mod protection;
 mod render;
 mod settings;
 
 pub use deployment::{
-    describe as describe_deployments, describe_revisions, list as list_deployments, stop as stop_deployment,
+    continue_deployment, describe as describe_deployments, describe_revisions, list as list_deployments,
+    stop as stop_deployment,
 };
 pub use protection::{describe as protection, update as protect};
 
@@ -24,7 +26,8 @@ use longshore_engine::{View, service as engine};
 use longshore_model::capacity_provider::StrategyItem;
 use longshore_model::cluster::Cluster;
 use longshore_model::service::{
-    Deployment, DeploymentConfiguration, NetworkConfiguration, SchedulingStrategy, Service, Status,
+    Deployment, DeploymentConfiguration, Hook, HookTarget, NetworkConfiguration, SchedulingStrategy, Service,
+    Status,
 };
 use longshore_model::task_definition::TaskDefinition;
 use longshore_model::{Record, Tags, Timestamp, arn};
@@ -133,8 +136,22 @@ impl Create {
             ..Service::new(call.scope().clone(), &cluster.name, &self.name, launch_type, now)
         };
         self.settings.apply(&mut service)?;
+        check_hooks(call, &service)?;
         Ok((service, capacity_strategy))
     }
+}
+
+/// Functions are called at an endpoint of the operator's, for there are none here.
+fn check_hooks(call: &Call, service: &Service) -> Result<(), ecs::Error> {
+    let is_function = |hook: &Hook| matches!(hook.target, HookTarget::Lambda(_));
+    let calls = service.configuration.hooks.iter().any(is_function);
+    if calls && call.context.config.lambda_endpoint.is_none() {
+        return Err(invalid(
+            "Lifecycle hooks of the type AWS_LAMBDA need an endpoint that their functions are called at: start Longshore \
+             with --lambda-endpoint, or use hooks of the type PAUSE.",
+        ));
+    }
+    Ok(())
 }
 
 /// A deployment as the settings want it; what they do not say is as in the present one.
@@ -235,6 +252,7 @@ pub async fn update(
             settings.check(present.launch_type, present.scheduling_strategy)?;
             let mut next = (*present).clone();
             settings.apply(&mut next)?;
+            check_hooks(&call, &next)?;
             next.version += 1;
             next.steady = false;
             let strategy = capacity_provider::updated(&cluster, &present, &settings.capacity_strategy)?;

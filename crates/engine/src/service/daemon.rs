@@ -1,5 +1,6 @@
 //! DAEMON services: one task on each ACTIVE instance that meets the constraints.
 
+use super::part::Part;
 use super::seen::{One, Standing};
 use crate::placement;
 use crate::view::View;
@@ -8,8 +9,8 @@ use longshore_model::service::Service;
 use std::collections::BTreeSet;
 
 /// The instances that are to have a task, also those without room for it.
-pub fn instances(view: &View, service: &Service) -> BTreeSet<ContainerInstanceId> {
-    let request = service.primary().and_then(|deployment| super::request(view, service, deployment, 1));
+pub fn instances(view: &View, service: &Service, part: &Part<'_>) -> BTreeSet<ContainerInstanceId> {
+    let request = super::request(view, service, part, 1);
     request.map(|request| placement::eligible(view, &request)).unwrap_or_default()
 }
 

@@ -1,11 +1,11 @@
 //! Deployments as they begin and end, and what is remembered of them: service revisions and service deployments.
 
-use super::Plan;
+use super::{Plan, stages};
 use crate::view::View;
 use longshore_model::capacity_provider::StrategyItem;
 use longshore_model::id::IdSource;
 use longshore_model::service::{
-    Deployment, NetworkConfiguration, Rollback, RolloutState, Service, ServiceDeployment,
+    Deployment, NetworkConfiguration, Progress, Rollback, RolloutState, Service, ServiceDeployment,
     ServiceDeploymentStatus as Status, ServiceRevision, deployment_id, service_deployment_id,
     service_revision_id,
 };
@@ -72,18 +72,21 @@ pub fn deploy(
             ..present.clone()
         });
     }
+    let sources = service.deployments.iter().map(|source| source.service_revision.clone()).collect();
+    service.deployments.insert(0, deployment.clone());
     let made = ServiceDeployment {
         scope: service.scope.clone(),
         cluster: service.cluster.clone(),
         service: service.name.clone(),
         id: service_deployment_id(ids),
-        sources: service.deployments.iter().map(|source| source.service_revision.clone()).collect(),
+        sources,
         target: deployment.service_revision.clone(),
         status: Status::InProgress,
         status_reason: None,
         configuration: service.configuration.clone(),
         rollback: None,
         failures: None,
+        progress: stages::begin(service, &service.configuration, now, ids),
         created_at: now,
         updated_at: now,
         finished_at: None,
@@ -104,27 +107,35 @@ pub fn deploy(
         created_at: now,
     });
     service.service_deployment = Some(made.id);
-    service.deployments.insert(0, deployment);
     service.obstacle = None;
     service.steady = false;
 }
 
 /// Writes how the service deployment under way goes on.
-pub(super) fn end(
+pub(super) fn follow(
     view: &View,
     service: &Service,
-    ending: &Ending,
+    progress: Option<&Progress>,
+    ending: Option<&Ending>,
     transaction: &mut Transaction,
     now: Timestamp,
 ) {
-    let Some(present) = current(view, service).filter(|present| present.status.is_under_way()) else {
-        return;
-    };
-    let mut next = ServiceDeployment { updated_at: now, ..present.clone() };
+    let present = current(view, service).filter(|present| present.status.is_under_way());
+    let Some(present) = present.filter(|_| progress.is_some() || ending.is_some()) else { return };
+    let progress = progress.or(present.progress.as_ref()).cloned();
+    let mut next = ServiceDeployment { updated_at: now, progress, ..present.clone() };
+    if let Some(ending) = ending {
+        end(&mut next, ending, now);
+    }
+    transaction.update(&next);
+}
+
+fn end(next: &mut ServiceDeployment, ending: &Ending, now: Timestamp) {
+    let status = next.status;
     match ending {
         Ending::Completed => {
             next.finished_at = Some(now);
-            next.status = match present.status {
+            next.status = match status {
                 Status::RollbackInProgress => Status::RollbackSuccessful,
                 _ => Status::Successful,
             };
@@ -135,11 +146,15 @@ pub(super) fn end(
             match to {
                 Some(to) => {
                     next.status = Status::RollbackInProgress;
+                    // The traffic goes back at once.
+                    if let Some(progress) = &mut next.progress {
+                        (progress.production, progress.test) = (0, 0);
+                    }
                     next.rollback =
                         Some(Rollback { reason: reason.clone(), started_at: now, to: to.clone() });
                 }
                 None => {
-                    next.status = match present.status {
+                    next.status = match status {
                         Status::RollbackInProgress => Status::RollbackFailed,
                         _ => Status::Stopped,
                     };
@@ -149,10 +164,9 @@ pub(super) fn end(
             }
         }
     }
-    transaction.update(&next);
 }
 
-fn current<'a>(view: &'a View, service: &Service) -> Option<&'a ServiceDeployment> {
+pub(super) fn current<'a>(view: &'a View, service: &Service) -> Option<&'a ServiceDeployment> {
     let id = service.service_deployment.as_ref()?;
     let key = ServiceDeployment::key_of(&service.scope, &service.cluster, &service.name, id);
     view.service_deployments.get(&key).map(|found| &**found)

@@ -1,6 +1,7 @@
 //! Deployments whose tasks do not start: they are slowed down, and given up where the service says so.
 
 use super::Plan;
+use super::part::Part;
 use crate::view::{DeploymentTasks, View};
 use longshore_model::service::{Deployment, RolloutState, Service, Status};
 use longshore_model::{Record, TaskId, Timestamp};
@@ -39,30 +40,30 @@ pub fn failed_tasks(view: &View, service: &Service, deployment: &Deployment) -> 
 }
 
 /// The pause that the last tasks ask for.
-pub fn pause(view: &View, service: &Service) -> Option<Pause> {
-    let deployment = service.primary()?;
-    let tasks = view.service_tasks().deployment(&service.key(), &deployment.id)?;
-    let (throttle, breath) = (throttle(view, service, tasks), breath(service, tasks));
+pub fn pause(view: &View, service: &Service, part: &Part<'_>) -> Option<Pause> {
+    let tasks = view.service_tasks().deployment(&service.key(), &part.deployment.id)?;
+    let desired = part.desired.max(1);
+    let (throttle, breath) = (throttle(view, service, tasks, desired), breath(tasks, desired));
     throttle.into_iter().chain(breath).max_by_key(|pause| pause.until)
 }
 
 /// ECS replaces a task that was RUNNING whenever it ends. One that ends again and again at once would fill the store with
 /// tasks: from the second round in a minute on there is a breath between them.
-fn breath(service: &Service, tasks: &DeploymentTasks) -> Option<Pause> {
+fn breath(tasks: &DeploymentTasks, desired: u32) -> Option<Pause> {
     let (last, _) = tasks.brief.get_max()?;
     let recent = tasks.brief.iter().rev().take_while(|(at, _)| last.since(*at) < MINUTE).count();
-    let rounds = i64::try_from(recent.div_ceil(service.desired_count.max(1) as usize)).unwrap_or(i64::MAX);
+    let rounds = i64::try_from(recent.div_ceil(desired as usize)).unwrap_or(i64::MAX);
     let breath = BREATH.saturating_mul(rounds - 1).min(LONGEST_BREATH);
     Some(Pause { until: last.plus_millis(breath), is_long: false })
 }
 
 /// The failed starts' pause.
-fn throttle(view: &View, service: &Service, tasks: &DeploymentTasks) -> Option<Pause> {
+fn throttle(view: &View, service: &Service, tasks: &DeploymentTasks, desired: u32) -> Option<Pause> {
     let (last, _) = tasks.failed.get_max()?;
     let since = last_start(view, service, tasks);
     let recent = tasks.failed.iter().rev().take_while(|(at, _)| since.is_none_or(|since| *at > since));
     let failed = u32::try_from(recent.count()).unwrap_or(u32::MAX);
-    let rounds = failed.div_ceil(service.desired_count.max(1));
+    let rounds = failed.div_ceil(desired);
     let doubled = FIRST_PAUSE.checked_shl(rounds.checked_sub(1)?.min(30)).unwrap_or(LONGEST_PAUSE);
     Some(Pause { until: last.plus_millis(doubled.min(LONGEST_PAUSE)), is_long: rounds >= ROUNDS })
 }

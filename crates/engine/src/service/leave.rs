@@ -1,6 +1,7 @@
 //! Which tasks of a service are stopped. Invariant: a healthy task is stopped only while more than the minimum are healthy,
 //! and a protected one never for others.
 
+use super::part::Part;
 use super::seen::{One, Seen, Standing};
 use super::{AT_ONCE, FAILED_HEALTH_CHECKS, Plan, named, protected_until};
 use crate::lifecycle;
@@ -12,17 +13,24 @@ use std::cmp::Reverse;
 use std::collections::BTreeMap;
 
 impl Plan {
-    /// Stops what is too much or to be replaced; says whether anything was.
-    pub(super) fn stop(&mut self, view: &View, seen: &Seen, now: Timestamp) -> bool {
-        let placed = self.placement.tasks.len();
-        let unplaced = if self.waits_for_capacity { seen.missing.saturating_sub(placed) } else { 0 };
-        let chosen = Choice::new(view, seen, now).choose(unplaced, &mut self.again_at);
-        self.tell_to_stop(&chosen, now);
-        !chosen.is_empty()
+    /// Stops what is too much or to be replaced.
+    pub(super) fn stop(
+        &mut self,
+        view: &View,
+        part: &Part<'_>,
+        seen: &Seen,
+        unplaced: usize,
+        now: Timestamp,
+    ) {
+        let most = AT_ONCE.saturating_sub(self.stops.len());
+        let chosen = Choice::new(view, seen, most, now).choose(unplaced, &mut self.again_at);
+        self.tell_to_stop(part, &chosen, now);
     }
 
-    fn tell_to_stop(&mut self, chosen: &[One], now: Timestamp) {
-        let (name, primary) = (&self.next.name, self.next.primary().map(|deployment| deployment.id.clone()));
+    fn tell_to_stop(&mut self, part: &Part<'_>, chosen: &[One], now: Timestamp) {
+        let name = &self.next.name;
+        // Tasks are stopped for the deployment that is under way, whichever they are of.
+        let cause = self.next.primary().unwrap_or(part.deployment).id.clone();
         let unhealthy = |one: &&One| one.standing == Standing::Unhealthy;
         let starting = |one: &&One| one.standing == Standing::Starting;
         for one in chosen.iter().filter(unhealthy) {
@@ -43,7 +51,7 @@ impl Plan {
             let reason = match one.standing {
                 Standing::Unhealthy => FAILED_HEALTH_CHECKS.to_owned(),
                 Standing::Starting | Standing::Unproven | Standing::Healthy => {
-                    scaling_activity(primary.as_deref().or(one.task.started_by.as_deref()))
+                    format!("Scaling activity initiated by (deployment {cause})")
                 }
             };
             let why = Stop { code: StopCode::ServiceSchedulerInitiated, reason };
@@ -52,22 +60,20 @@ impl Plan {
     }
 }
 
-fn scaling_activity(deployment: Option<&str>) -> String {
-    format!("Scaling activity initiated by (deployment {})", deployment.unwrap_or_default())
-}
-
 struct Choice<'a> {
     view: &'a View,
     seen: &'a Seen,
     now: Timestamp,
     /// Healthy tasks that would be left.
     healthy: u32,
+    /// How many may be chosen.
+    most: usize,
     chosen: Vec<One>,
 }
 
 impl<'a> Choice<'a> {
-    fn new(view: &'a View, seen: &'a Seen, now: Timestamp) -> Self {
-        Self { view, seen, now, healthy: seen.healthy, chosen: Vec::new() }
+    fn new(view: &'a View, seen: &'a Seen, most: usize, now: Timestamp) -> Self {
+        Self { view, seen, now, healthy: seen.healthy, most, chosen: Vec::new() }
     }
 
     /// With `unplaced` tasks without a place, tasks that are to be replaced make room for them.
@@ -110,7 +116,7 @@ impl<'a> Choice<'a> {
     }
 
     fn take(&mut self, one: &One, goes: bool) {
-        if goes && self.chosen.len() < AT_ONCE {
+        if goes && self.chosen.len() < self.most {
             self.healthy -= u32::from(one.standing == Standing::Healthy);
             self.chosen.push(one.clone());
         }

@@ -29,10 +29,15 @@ pub fn without_definition(service: &Service, deployment: &Deployment) -> String 
 }
 
 /// What kept tasks from a place, by the instance that came closest.
-pub fn of_placement(service: &Service, view: &View, placement: &Placement) -> Option<String> {
+pub fn of_placement(
+    service: &Service,
+    launch_type: LaunchType,
+    view: &View,
+    placement: &Placement,
+) -> Option<String> {
     let closest = placement.failures.iter().max_by_key(|failure| failure.reason)?;
     let name = &service.name;
-    if service.launch_type == LaunchType::Fargate {
+    if launch_type == LaunchType::Fargate {
         return Some(format!(
             "(service {name}) was unable to place a task. Reason: {}",
             closest.reason.detail()

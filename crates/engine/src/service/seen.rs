@@ -1,6 +1,7 @@
-//! A service's tasks as decisions count them.
+//! A service's tasks, part by part, as decisions count them.
 
 use super::failures::{self, Pause};
+use super::part::Part;
 use super::{Settings, daemon};
 use crate::lifecycle;
 use crate::view::View;
@@ -26,10 +27,11 @@ pub enum Standing {
 pub struct One {
     pub task: Arc<Task>,
     pub standing: Standing,
-    /// Of the deployment and on an instance that the service is to stay on.
+    /// Of the part's deployment and on an instance that the service is to stay on.
     pub stays: bool,
 }
 
+/// The tasks of a part.
 pub struct Seen {
     /// Whether protected tasks are to be kept: a service that is deleted keeps none.
     pub keeps_protected: bool,
@@ -53,16 +55,17 @@ pub struct Seen {
 }
 
 impl Seen {
-    pub fn of(view: &View, service: &Service, settings: Settings, now: Timestamp) -> Self {
+    pub fn of(view: &View, service: &Service, part: &Part<'_>, settings: Settings, now: Timestamp) -> Self {
         let daemon = service.scheduling_strategy == SchedulingStrategy::Daemon;
-        let instances = daemon.then(|| daemon::instances(view, service));
-        let mut look = Look { view, service, settings, now, instances, again_at: None, definition: None };
+        let instances = daemon.then(|| daemon::instances(view, service, part));
+        let mut look =
+            Look { view, service, part, settings, now, instances, again_at: None, definition: None };
         let (tasks, stopping) = look.tasks();
         let (instances, again_at) = (look.instances, look.again_at);
         let desired = match (service.status, &instances) {
             (Status::Draining | Status::Inactive, _) => 0,
             (Status::Active, Some(instances)) => u32::try_from(instances.len()).unwrap_or(u32::MAX),
-            (Status::Active, None) => service.desired_count,
+            (Status::Active, None) => part.desired,
         };
         let count = |wanted: &dyn Fn(&One) -> bool| tasks.iter().filter(|one| wanted(one)).count();
         let number = |count: usize| u32::try_from(count).unwrap_or(u32::MAX);
@@ -82,7 +85,7 @@ impl Seen {
             good_healthy: number(count(&|one| one.stays && one.standing == Standing::Healthy)),
             healthy: number(count(&|one| one.standing == Standing::Healthy)),
             stopping,
-            pause: failures::pause(view, service),
+            pause: failures::pause(view, service, part),
             again_at,
             free_instances,
             tasks,
@@ -108,6 +111,7 @@ impl Seen {
 struct Look<'a> {
     view: &'a View,
     service: &'a Service,
+    part: &'a Part<'a>,
     settings: Settings,
     now: Timestamp,
     instances: Option<BTreeSet<ContainerInstanceId>>,
@@ -119,11 +123,14 @@ struct Look<'a> {
 impl Look<'_> {
     fn tasks(&mut self) -> (Vec<One>, usize) {
         let (view, key) = (self.view, self.service.key());
-        let primary = self.service.primary().map(|deployment| deployment.id.as_str());
+        let own = self.part.deployment.id.as_str();
         let (mut tasks, mut stopping) = (Vec::new(), 0);
         for (deployment, of) in view.service_tasks().deployments(&key) {
+            let current = own == &**deployment;
+            if !current && !self.part.replaces {
+                continue;
+            }
             stopping += of.stopping.len();
-            let current = primary == Some(deployment);
             tasks.extend(of.active().filter_map(|id| self.one(id, current)));
         }
         (tasks, stopping)

@@ -1,3 +1,6 @@
+mod stages;
+
+use super::seen::Standing;
 use super::*;
 use crate::lifecycle;
 use crate::testing::{self, Count, apply, instance, scope};
@@ -64,7 +67,7 @@ impl World {
             configuration: DeploymentConfiguration {
                 minimum_healthy_percent: minimum,
                 maximum_percent: maximum,
-                circuit_breaker: None,
+                ..DeploymentConfiguration::of(SchedulingStrategy::Replica)
             },
             deployments: Vec::new(),
             ..testing::service()
@@ -126,8 +129,9 @@ impl World {
 
     fn healthy(&self) -> usize {
         let service = self.service();
-        let seen = Seen::of(&self.view, &service, self.settings, self.now);
-        seen.tasks.iter().filter(|one| one.standing == seen::Standing::Healthy).count()
+        let seen = |part| Seen::of(&self.view, &service, part, self.settings, self.now);
+        let healthy = |seen: Seen| seen.tasks.iter().filter(|one| one.standing == Standing::Healthy).count();
+        part::parts(&self.view, &service).iter().map(|part| healthy(seen(part))).sum()
     }
 
     /// Looks once; what a decision may never do is checked here, whatever the test is about.

@@ -1,7 +1,7 @@
 //! Why a service has the tasks that it has.
 
 use super::placeable;
-use crate::service::{failed_tasks, request, threshold};
+use crate::service::{failed_tasks, next_request, threshold};
 use crate::view::View;
 use longshore_model::service::{Deployment, RolloutState, Service, Status};
 use longshore_model::{Record, Timestamp};
@@ -79,6 +79,5 @@ fn failures(view: &View, service: &Service, primary: &Deployment) -> Option<Stri
 
 /// What keeps each instance from taking one task more.
 fn instances(view: &View, service: &Service) -> Vec<String> {
-    let request = service.primary().and_then(|primary| request(view, service, primary, 1));
-    request.map(|request| placeable::lines(view, &request)).unwrap_or_default()
+    next_request(view, service).map(|request| placeable::lines(view, &request)).unwrap_or_default()
 }

@@ -34,6 +34,7 @@ async fn control() -> Machine {
         shared_store: false,
         instance_lost_after: Duration::MAX,
         task_healthy_after: Duration::ZERO,
+        lambda_endpoint: None,
     };
     let context = Arc::new(Context::new(Arc::new(store), log_store, config));
     let gate = Listener::new(Arc::clone(&context)).await.unwrap();

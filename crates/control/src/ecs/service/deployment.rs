@@ -1,17 +1,18 @@
-//! Service deployments and service revisions: list, describe, stop.
+//! Service deployments and service revisions: list, describe, stop, continue.
 //! Follows <https://docs.aws.amazon.com/AmazonECS/latest/developerguide/service-deployment.html>.
 
 use super::super::page::{Order, page};
 use super::super::{failure, invalid, reference};
-use super::render;
+use super::{configuration, render};
 use crate::api::Call;
 use crate::context::RandomIds;
 use longshore_ecs as ecs;
+use longshore_engine::service::NotPaused;
 use longshore_engine::{View, service as engine};
 use longshore_model::Scope;
 use longshore_model::arn::Arn;
 use longshore_model::service::{
-    Service, ServiceDeployment, ServiceDeploymentStatus, ServiceRevision, Status,
+    HookAction, Service, ServiceDeployment, ServiceDeploymentStatus, ServiceRevision, Status,
 };
 use std::sync::Arc;
 
@@ -96,10 +97,7 @@ pub async fn stop(
         .commit::<_, ecs::Error, _>(|snapshot, transaction| {
             let view = &snapshot.view;
             let (service, deployment) = find(view, call.scope(), &arn)?.ok_or_else(not_found)?;
-            let under_way = deployment.status == ServiceDeploymentStatus::InProgress
-                && service.service_deployment.as_ref() == Some(&deployment.id)
-                && service.status == Status::Active;
-            if !under_way {
+            if !is_under_way(service, deployment) {
                 return Err(conflict("The service deployment is not in progress."));
             }
             let plan = engine::stop_deployment(service, how, now).ok_or_else(|| {
@@ -110,6 +108,41 @@ pub async fn stop(
         })
         .await?;
     Ok(ecs::StopServiceDeploymentResponse { service_deployment_arn: Some(arn) })
+}
+
+pub async fn continue_deployment(
+    call: Call,
+    request: ecs::ContinueServiceDeploymentRequest,
+) -> Result<ecs::ContinueServiceDeploymentResponse, ecs::Error> {
+    let ecs::ContinueServiceDeploymentRequest { service_deployment_arn: arn, hook_id, action } = request;
+    let action = action.map_or(HookAction::Continue, configuration::action);
+    call.context
+        .commit::<_, ecs::Error, _>(|snapshot, transaction| {
+            let view = &snapshot.view;
+            let (service, deployment) = find(view, call.scope(), &arn)?.ok_or_else(not_found)?;
+            if !is_under_way(service, deployment) {
+                return Err(invalid("The service deployment is not in progress."));
+            }
+            let next = engine::continue_deployment(view, service, &hook_id, action);
+            let next = next.map_err(|why| match why {
+                NotPaused::NoSuchHook => invalid(format!(
+                    "The service deployment is not at a lifecycle hook with the id {hook_id}."
+                )),
+                NotPaused::NotWaiting => {
+                    invalid(format!("The lifecycle hook {hook_id} does not await an action."))
+                }
+            })?;
+            engine::write_hook(service, &next, transaction);
+            Ok(())
+        })
+        .await?;
+    Ok(ecs::ContinueServiceDeploymentResponse { service_deployment_arn: Some(arn) })
+}
+
+fn is_under_way(service: &Service, deployment: &ServiceDeployment) -> bool {
+    deployment.status == ServiceDeploymentStatus::InProgress
+        && service.service_deployment.as_ref() == Some(&deployment.id)
+        && service.status == Status::Active
 }
 
 fn find<'a>(

@@ -3,15 +3,15 @@
 use super::super::tag;
 use super::super::task::render::launch_type;
 use super::super::{capacity_provider, placement};
+use super::configuration;
 use longshore_ecs as ecs;
 use longshore_engine::View;
-use longshore_engine::service::{failed_tasks, threshold};
+use longshore_engine::service::{failed_tasks, threshold, traffic};
 use longshore_model::capacity_provider::StrategyItem;
 use longshore_model::cluster::arn_of;
 use longshore_model::service::{
-    Deployment, DeploymentConfiguration, NetworkConfiguration, PropagateTags, RolloutState,
-    SchedulingStrategy, Service, ServiceDeployment, ServiceDeploymentStatus, ServiceEvent, ServiceRevision,
-    Status, revision_arn,
+    Deployment, NetworkConfiguration, PropagateTags, RolloutState, SchedulingStrategy, Service,
+    ServiceDeployment, ServiceDeploymentStatus, ServiceEvent, ServiceRevision, Status, revision_arn,
 };
 use longshore_model::task::LaunchType;
 use longshore_model::{Record, arn, task_definition};
@@ -42,7 +42,7 @@ pub fn service(view: &View, s: &Service, with_tags: bool) -> ecs::Service {
         platform_version: on_fargate.then(|| described.unwrap_or_else(|| "LATEST".to_owned())),
         platform_family: on_fargate.then(|| "Linux".to_owned()),
         task_definition: primary.map(|p| task_definition::arn_of(&s.scope, &p.family, p.revision)),
-        deployment_configuration: Some(configuration(&s.configuration)),
+        deployment_configuration: Some(configuration::render(&s.configuration)),
         task_sets: None,
         deployments: Some(deployments),
         role_arn: Some(format!(
@@ -116,24 +116,6 @@ fn shown_strategy(strategy: &[StrategyItem]) -> Option<Vec<ecs::CapacityProvider
     (!strategy.is_empty()).then(|| capacity_provider::render_strategy(strategy))
 }
 
-fn configuration(c: &DeploymentConfiguration) -> ecs::DeploymentConfiguration {
-    let breaker = c.circuit_breaker;
-    ecs::DeploymentConfiguration {
-        deployment_circuit_breaker: Some(ecs::DeploymentCircuitBreaker {
-            enable: breaker.is_some_and(|breaker| breaker.enable),
-            rollback: breaker.is_some_and(|breaker| breaker.rollback),
-        }),
-        maximum_percent: i32::try_from(c.maximum_percent).ok(),
-        minimum_healthy_percent: i32::try_from(c.minimum_healthy_percent).ok(),
-        alarms: None,
-        strategy: Some(ecs::DeploymentStrategy::Rolling),
-        bake_time_in_minutes: Some(0),
-        lifecycle_hooks: None,
-        linear_configuration: None,
-        canary_configuration: None,
-    }
-}
-
 fn network(n: &NetworkConfiguration) -> ecs::NetworkConfiguration {
     let assign =
         if n.assign_public_ip { ecs::AssignPublicIp::Enabled } else { ecs::AssignPublicIp::Disabled };
@@ -170,14 +152,18 @@ fn summary(view: &View, s: &Service, id: &str) -> ecs::ServiceRevisionSummary {
     let tasks = found.and_then(|found| view.service_tasks().deployment(&s.key(), &found.id));
     let tasks = tasks.cloned().unwrap_or_default();
     let requested = if place == Some(0) { s.desired_count as usize } else { tasks.active_count() };
+    // Rolling deployments give no traffic by weights.
+    let shifts = !s.configuration.strategy.is_rolling();
+    let weights = found.filter(|_| shifts).map(|found| traffic(view, s, found));
+    let percent = |tenths: u32| f64::from(tenths) / 10.0;
     let number = |count: usize| i32::try_from(count).unwrap_or(i32::MAX);
     ecs::ServiceRevisionSummary {
         arn: Some(revision_arn(&s.scope, &s.cluster, &s.name, id)),
         requested_task_count: Some(number(requested)),
         running_task_count: Some(number(tasks.running.len())),
         pending_task_count: Some(number(tasks.starting.len())),
-        requested_test_traffic_weight: None,
-        requested_production_traffic_weight: None,
+        requested_test_traffic_weight: weights.map(|(_, test)| percent(test)),
+        requested_production_traffic_weight: weights.map(|(production, _)| percent(production)),
     }
 }
 
@@ -227,8 +213,8 @@ pub fn service_deployment(view: &View, s: &Service, d: &ServiceDeployment) -> ec
         target_service_revision: Some(summary(view, s, &d.target)),
         status: Some(deployment_status(d.status)),
         status_reason: d.status_reason.clone(),
-        lifecycle_stage: None,
-        deployment_configuration: Some(configuration(&d.configuration)),
+        lifecycle_stage: d.progress.as_ref().map(|progress| configuration::render_stage(progress.stage)),
+        deployment_configuration: Some(configuration::render(&d.configuration)),
         rollback,
         deployment_circuit_breaker: Some(circuit_breaker(view, s, d)),
         alarms: Some(ecs::ServiceDeploymentAlarms {
@@ -236,7 +222,7 @@ pub fn service_deployment(view: &View, s: &Service, d: &ServiceDeployment) -> ec
             alarm_names: Some(Vec::new()),
             triggered_alarm_names: Some(Vec::new()),
         }),
-        lifecycle_hook_details: None,
+        lifecycle_hook_details: configuration::render_hook_details(d),
     }
 }
 

@@ -4,17 +4,16 @@ use super::super::capacity_provider;
 use super::super::placement::{constraints, strategies};
 use super::super::run_task::{check_for_fargate, check_platform_version};
 use super::super::{invalid, task_definition::not_negative};
+use super::configuration;
 use crate::given_when_present;
 use crate::refuse::{Given, unsupported};
 use longshore_ecs as ecs;
 use longshore_model::capacity_provider::StrategyItem;
 use longshore_model::placement::{PlacementConstraint, PlacementStrategy};
-use longshore_model::service::{
-    CircuitBreaker, DeploymentConfiguration, PropagateTags, SchedulingStrategy, Service,
-};
+use longshore_model::service::{PropagateTags, SchedulingStrategy, Service};
 use longshore_model::task::LaunchType;
 
-given_when_present!(ecs::CanaryConfiguration, ecs::LinearConfiguration, ecs::ServiceConnectConfiguration,);
+given_when_present!(ecs::ServiceConnectConfiguration);
 
 /// What may be said at any time; what is not said stays.
 pub struct Settings {
@@ -228,7 +227,13 @@ impl Settings {
     pub fn apply(&self, service: &mut Service) -> Result<(), ecs::Error> {
         service.desired_count = self.desired_count.unwrap_or(service.desired_count);
         if let Some(given) = &self.configuration {
-            service.configuration = configuration(given.clone(), service.configuration.clone())?;
+            service.configuration = configuration::parse(given.clone(), service.configuration.clone())?;
+            let rolling = service.configuration.strategy.is_rolling();
+            if service.scheduling_strategy == SchedulingStrategy::Daemon && !rolling {
+                return Err(invalid(
+                    "The daemon scheduling strategy only supports the deployment strategy ROLLING.",
+                ));
+            }
         }
         if let Some(given) = &self.constraints {
             service.constraints.clone_from(given);
@@ -246,55 +251,6 @@ impl Given for PlacementConstraint {
     fn given(&self) -> bool {
         true
     }
-}
-
-fn configuration(
-    given: ecs::DeploymentConfiguration,
-    present: DeploymentConfiguration,
-) -> Result<DeploymentConfiguration, ecs::Error> {
-    let ecs::DeploymentConfiguration {
-        deployment_circuit_breaker,
-        maximum_percent,
-        minimum_healthy_percent,
-        alarms,
-        strategy,
-        bake_time_in_minutes,
-        lifecycle_hooks,
-        linear_configuration,
-        canary_configuration,
-    } = given;
-    let other_strategy = strategy.is_some_and(|strategy| strategy != ecs::DeploymentStrategy::Rolling);
-    refuse(&[
-        ("deploymentConfiguration.alarms", alarms.is_some_and(|alarms| alarms.enable)),
-        ("deploymentConfiguration.strategy", other_strategy),
-        (
-            "deploymentConfiguration.bakeTimeInMinutes",
-            bake_time_in_minutes.is_some_and(|minutes| minutes != 0),
-        ),
-        ("deploymentConfiguration.lifecycleHooks", lifecycle_hooks.given()),
-        ("deploymentConfiguration.linearConfiguration", linear_configuration.given()),
-        ("deploymentConfiguration.canaryConfiguration", canary_configuration.given()),
-    ])?;
-    let percent = |field: &str, given: Option<i32>, present: u32| match given {
-        None => Ok(present),
-        Some(given) => u32::try_from(given)
-            .map_err(|_| invalid(format!("{field} must not be negative, and is {given}."))),
-    };
-    let minimum = percent("minimumHealthyPercent", minimum_healthy_percent, present.minimum_healthy_percent)?;
-    let maximum = percent("maximumPercent", maximum_percent, present.maximum_percent)?;
-    if minimum > 100 {
-        return Err(invalid(format!("minimumHealthyPercent must be at most 100, and is {minimum}.")));
-    }
-    if maximum < 100 {
-        return Err(invalid(format!("maximumPercent must be at least 100, and is {maximum}.")));
-    }
-    Ok(DeploymentConfiguration {
-        minimum_healthy_percent: minimum,
-        maximum_percent: maximum,
-        circuit_breaker: deployment_circuit_breaker
-            .map(|given| CircuitBreaker { enable: given.enable, rollback: given.rollback })
-            .or(present.circuit_breaker),
-    })
 }
 
 fn refuse(fields: &[(&str, bool)]) -> Result<(), ecs::Error> {
