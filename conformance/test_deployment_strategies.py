@@ -143,6 +143,9 @@ def test_blue_green_by_the_cli_with_a_pause(cloud, cluster, versions, name):
     assert (hook["expiresAt"] - found["createdAt"]).total_seconds() >= 86_400
     assert (pids(name, "a"), len(pids(name, "b"))) == (blue, 2), "both revisions run, and blue was not touched"
     arn = found["serviceDeploymentArn"]
+    said = cloud.server.run("why", before["serviceArn"])
+    assert "is kept beside it" in said
+    assert f"continue-service-deployment --service-deployment-arn {arn} --hook-id {hook['hookId']}" in said
     with refused("InvalidParameterException", "is not at a lifecycle hook with the id other"):
         cloud.ecs.continue_service_deployment(serviceDeploymentArn=arn, hookId="other")
     answer = cloud.aws(

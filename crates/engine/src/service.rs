@@ -323,7 +323,7 @@ impl Plan {
             self.ended = Some(Ending::Completed);
         }
         let settled = match self.next.controller {
-            Controller::Ecs => alone,
+            Controller::Ecs => alone && !self.next.primary().is_some_and(in_progress),
             Controller::External => self.next.primary_task_set().is_some(),
         };
         let exact = seen.iter().all(|seen| seen.desired == seen.good_healthy);

@@ -7,6 +7,7 @@ mod deployment;
 mod protection;
 mod render;
 mod settings;
+pub mod task_set;
 
 pub use deployment::{
     continue_deployment, describe as describe_deployments, describe_revisions, list as list_deployments,
@@ -26,11 +27,11 @@ use longshore_engine::{View, service as engine};
 use longshore_model::capacity_provider::StrategyItem;
 use longshore_model::cluster::Cluster;
 use longshore_model::service::{
-    Deployment, DeploymentConfiguration, Hook, HookTarget, NetworkConfiguration, SchedulingStrategy, Service,
-    Status,
+    Controller, Deployment, DeploymentConfiguration, Hook, HookTarget, NetworkConfiguration,
+    SchedulingStrategy, Service, Status,
 };
 use longshore_model::task_definition::TaskDefinition;
-use longshore_model::{Record, Tags, Timestamp, arn};
+use longshore_model::{Record, Tags, Timestamp, Transaction, arn};
 use settings::Settings;
 use std::sync::Arc;
 
@@ -45,14 +46,17 @@ pub async fn create(
         .commit::<_, ecs::Error, _>(|snapshot, transaction| {
             let view = &snapshot.view;
             let (mut wanted, strategy) = command.resolve(view, &call, now)?;
-            let first = deployment(view, &wanted, &command.settings, strategy, now)?;
+            let first = match wanted.controller {
+                Controller::Ecs => Some(deployment(view, &wanted, &command.settings, strategy, now)?),
+                Controller::External => None,
+            };
             let present = view.services.get(&wanted.key());
             match present.map(|present| (present, present.status)) {
                 None => {
-                    engine::deploy(view, &mut wanted, first, transaction, &mut RandomIds);
+                    begin(view, &mut wanted, first, transaction);
                     transaction.create(&wanted);
                 }
-                Some((present, Status::Active)) if is_same(present, &wanted, &first) => {
+                Some((present, Status::Active)) if is_same(present, &wanted, first.as_ref()) => {
                     return Ok((**present).clone());
                 }
                 Some((_, Status::Active)) => return Err(invalid("Creation of service was not idempotent.")),
@@ -62,7 +66,7 @@ pub async fn create(
                 Some((present, Status::Inactive)) => {
                     wanted.events = present.events;
                     wanted.version = present.version + 1;
-                    engine::deploy(view, &mut wanted, first, transaction, &mut RandomIds);
+                    begin(view, &mut wanted, first, transaction);
                     transaction.update(&wanted);
                 }
             }
@@ -103,8 +107,12 @@ impl Create {
                 "The desired count is required for services with the scheduling strategy REPLICA.",
             ));
         }
-        if settings.task_definition.is_none() {
-            return Err(invalid("TaskDefinition can not be blank."));
+        match settings.controller {
+            Some(Controller::External) => settings.check_external()?,
+            _ if settings.task_definition.is_none() => {
+                return Err(invalid("TaskDefinition can not be blank."));
+            }
+            _ => {}
         }
         Ok(Self {
             cluster: rest.cluster,
@@ -129,6 +137,7 @@ impl Create {
         self.settings.check(launch_type, self.scheduling_strategy)?;
         let mut service = Service {
             scheduling_strategy: self.scheduling_strategy,
+            controller: self.settings.controller.unwrap_or_default(),
             configuration: DeploymentConfiguration::of(self.scheduling_strategy),
             tags: self.tags.clone(),
             client_token: self.client_token.clone(),
@@ -138,6 +147,13 @@ impl Create {
         self.settings.apply(&mut service)?;
         check_hooks(call, &service)?;
         Ok((service, capacity_strategy))
+    }
+}
+
+/// With its first deployment, where it has deployments.
+fn begin(view: &View, service: &mut Service, first: Option<Deployment>, transaction: &mut Transaction) {
+    if let Some(first) = first {
+        engine::deploy(view, service, first, transaction, &mut RandomIds);
     }
 }
 
@@ -207,10 +223,11 @@ fn new_network(
 }
 
 /// Whether creating a service where another one is changes nothing.
-fn is_same(present: &Service, wanted: &Service, first: &Deployment) -> bool {
+fn is_same(present: &Service, wanted: &Service, first: Option<&Deployment>) -> bool {
     let as_present = Service {
         deployments: present.deployments.clone(),
         last_completed: present.last_completed.clone(),
+        task_sets: present.task_sets.clone(),
         client_token: present.client_token.clone(),
         created_at: present.created_at,
         created_by: present.created_by.clone(),
@@ -221,7 +238,7 @@ fn is_same(present: &Service, wanted: &Service, first: &Deployment) -> bool {
         version: present.version,
         ..wanted.clone()
     };
-    as_present == *present && !differs(present, first)
+    as_present == *present && !first.is_some_and(|first| differs(present, first))
 }
 
 /// Whether a deployment runs something else than the PRIMARY one.
@@ -250,15 +267,24 @@ pub async fn update(
                 return Err(ecs::Error::ServiceNotActiveException("Service was not ACTIVE.".to_owned()));
             }
             settings.check(present.launch_type, present.scheduling_strategy)?;
+            if settings.controller.is_some_and(|controller| controller != present.controller) {
+                return Err(invalid("The deployment controller of a service cannot be changed."));
+            }
             let mut next = (*present).clone();
             settings.apply(&mut next)?;
             check_hooks(&call, &next)?;
             next.version += 1;
             next.steady = false;
-            let strategy = capacity_provider::updated(&cluster, &present, &settings.capacity_strategy)?;
-            let wanted = deployment(view, &next, &settings, strategy, now)?;
-            if rest.force_new_deployment || differs(&present, &wanted) {
-                engine::deploy(view, &mut next, wanted, transaction, &mut RandomIds);
+            match present.controller {
+                Controller::External => settings.check_external()?,
+                Controller::Ecs => {
+                    let strategy =
+                        capacity_provider::updated(&cluster, &present, &settings.capacity_strategy)?;
+                    let wanted = deployment(view, &next, &settings, strategy, now)?;
+                    if rest.force_new_deployment || differs(&present, &wanted) {
+                        engine::deploy(view, &mut next, wanted, transaction, &mut RandomIds);
+                    }
+                }
             }
             transaction.update(&next);
             Ok(next)

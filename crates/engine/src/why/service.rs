@@ -1,9 +1,11 @@
 //! Why a service has the tasks that it has.
 
 use super::placeable;
-use crate::service::{failed_tasks, next_request, threshold};
+use crate::service::{failed_tasks, next_request, shift, source, threshold};
 use crate::view::View;
-use longshore_model::service::{Deployment, RolloutState, Service, Status};
+use longshore_model::service::{
+    Deployment, HookTarget, Progress, RolloutState, Service, ServiceDeployment, Status, TaskSet,
+};
 use longshore_model::{Record, Timestamp};
 
 pub fn explain(view: &View, service: &Service, now: Timestamp) -> Vec<String> {
@@ -14,6 +16,7 @@ pub fn explain(view: &View, service: &Service, now: Timestamp) -> Vec<String> {
     {
         causes.push(of_deployment(view, service, deployment, place == 0));
     }
+    causes.extend(service.task_sets.iter().map(|set| of_task_set(view, service, set)));
     causes.extend(service.primary().filter(|_| active).and_then(|primary| failures(view, service, primary)));
     if let Some(obstacle) = &service.obstacle {
         causes.push(format!(
@@ -43,18 +46,56 @@ fn wanted(service: &Service) -> String {
 }
 
 fn of_deployment(view: &View, service: &Service, deployment: &Deployment, is_primary: bool) -> String {
-    let tasks = view.service_tasks().deployment(&service.key(), &deployment.id).cloned().unwrap_or_default();
-    let role = if is_primary { "is the PRIMARY deployment" } else { "is being replaced" };
+    let shift = shift(view, service);
+    let kept = source(service).is_some_and(|source| source.id == deployment.id);
+    let role = match (&shift, is_primary) {
+        (_, true) => "is the PRIMARY deployment",
+        (Some(_), false) if kept => "is kept beside it",
+        (_, false) => "is being replaced",
+    };
+    let stage = shift.filter(|_| is_primary).map(|(present, progress)| stage(present, progress));
+    let reason = &deployment.rollout_state_reason;
     format!(
-        "{} of {}:{} {role}: {} tasks RUNNING, {} on their way, {} stopping; {}",
-        deployment.id,
-        deployment.family,
-        deployment.revision,
-        tasks.running.len(),
-        tasks.starting.len(),
-        tasks.stopping.len(),
-        deployment.rollout_state_reason
+        "{} {role}: {}; {reason}{}",
+        named(deployment),
+        tasks(view, service, deployment),
+        stage.unwrap_or_default()
     )
+}
+
+/// Where a deployment in stages is, and what it waits for there.
+fn stage(present: &ServiceDeployment, progress: &Progress) -> String {
+    let (stage, percent) = (progress.stage.as_str(), f64::from(progress.production) / 10.0);
+    let open = progress.hooks.iter().filter(|run| run.status.is_open());
+    let waits = open.map(|run| match present.configuration.hooks.get(run.hook).map(|hook| &hook.target) {
+        Some(HookTarget::Lambda(function)) => format!(", and waits for the function {function}"),
+        Some(HookTarget::Pause) | None => format!(
+            ", and waits for `aws ecs continue-service-deployment --service-deployment-arn {} --hook-id {}`",
+            present.arn(),
+            run.id
+        ),
+    });
+    format!(" It is at stage {stage} with {percent} % of the traffic{}.", waits.collect::<String>())
+}
+
+fn of_task_set(view: &View, service: &Service, set: &TaskSet) -> String {
+    let (deployment, status) = (&set.deployment, set.status.as_str());
+    format!(
+        "{} is a task set, {status}: {} tasks are wanted, {}",
+        named(deployment),
+        set.desired(service.desired_count),
+        tasks(view, service, deployment)
+    )
+}
+
+fn named(deployment: &Deployment) -> String {
+    format!("{} of {}:{}", deployment.id, deployment.family, deployment.revision)
+}
+
+fn tasks(view: &View, service: &Service, deployment: &Deployment) -> String {
+    let tasks = view.service_tasks().deployment(&service.key(), &deployment.id).cloned().unwrap_or_default();
+    let (running, starting, stopping) = (tasks.running.len(), tasks.starting.len(), tasks.stopping.len());
+    format!("{running} tasks RUNNING, {starting} on their way, {stopping} stopping")
 }
 
 /// The tasks that failed one after another, and what the circuit breaker makes of them.

@@ -10,21 +10,29 @@ use longshore_engine::service::{failed_tasks, threshold, traffic};
 use longshore_model::capacity_provider::StrategyItem;
 use longshore_model::cluster::arn_of;
 use longshore_model::service::{
-    Deployment, NetworkConfiguration, PropagateTags, RolloutState, SchedulingStrategy, Service,
-    ServiceDeployment, ServiceDeploymentStatus, ServiceEvent, ServiceRevision, Status, revision_arn,
+    Controller, Deployment, NetworkConfiguration, PropagateTags, RolloutState, SchedulingStrategy, Service,
+    ServiceDeployment, ServiceDeploymentStatus, ServiceEvent, ServiceRevision, Status, TaskSet, revision_arn,
 };
 use longshore_model::task::LaunchType;
 use longshore_model::{Record, arn, task_definition};
 use longshore_wire::Timestamp;
 
 pub fn service(view: &View, s: &Service, with_tags: bool) -> ecs::Service {
-    let primary = s.primary();
-    let on_fargate = s.launch_type == LaunchType::Fargate;
+    let set = s.primary_task_set();
+    let (primary, launched_on) = match set {
+        Some(set) => (Some(&set.deployment), set.launch_type),
+        None => (s.primary(), s.launch_type),
+    };
+    let on_fargate = primary.is_some() && launched_on == LaunchType::Fargate;
     let strategy = primary.map_or(&[][..], |primary| &primary.capacity_strategy);
     let deployments = if s.status == Status::Inactive { &[] } else { s.deployments.as_slice() };
     let deployments: Vec<ecs::Deployment> =
         deployments.iter().enumerate().map(|(place, d)| deployment(view, s, d, place == 0)).collect();
-    let sum = |of: fn(&ecs::Deployment) -> Option<i32>| deployments.iter().filter_map(of).sum();
+    let sets = if s.status == Status::Inactive { &[] } else { s.task_sets.as_slice() };
+    let sets: Vec<ecs::TaskSet> = sets.iter().map(|set| task_set(view, s, set, with_tags)).collect();
+    let sum = |of: fn(&ecs::Deployment) -> Option<i32>, of_set: fn(&ecs::TaskSet) -> Option<i32>| {
+        deployments.iter().filter_map(of).chain(sets.iter().filter_map(of_set)).sum()
+    };
     let events = view.events_of(s).rev().filter(|event| event.at >= s.created_at);
     let described = primary.and_then(|p| p.platform_version.clone());
     ecs::Service {
@@ -35,15 +43,15 @@ pub fn service(view: &View, s: &Service, with_tags: bool) -> ecs::Service {
         service_registries: Some(Vec::new()),
         status: Some(s.status.as_str().to_owned()),
         desired_count: i32::try_from(s.desired_count).ok(),
-        running_count: Some(sum(|d| d.running_count)),
-        pending_count: Some(sum(|d| d.pending_count)),
-        launch_type: by_launch_type(strategy).then(|| launch_type(s.launch_type)),
+        running_count: Some(sum(|d| d.running_count, |set| set.running_count)),
+        pending_count: Some(sum(|d| d.pending_count, |set| set.pending_count)),
+        launch_type: by_launch_type(strategy).then(|| launch_type(launched_on)),
         capacity_provider_strategy: shown_strategy(strategy),
         platform_version: on_fargate.then(|| described.unwrap_or_else(|| "LATEST".to_owned())),
         platform_family: on_fargate.then(|| "Linux".to_owned()),
         task_definition: primary.map(|p| task_definition::arn_of(&s.scope, &p.family, p.revision)),
         deployment_configuration: Some(configuration::render(&s.configuration)),
-        task_sets: None,
+        task_sets: (s.controller == Controller::External).then_some(sets),
         deployments: Some(deployments),
         role_arn: Some(format!(
             "arn:aws:iam::{}:role/aws-service-role/ecs.amazonaws.com/AWSServiceRoleForECS",
@@ -58,7 +66,7 @@ pub fn service(view: &View, s: &Service, with_tags: bool) -> ecs::Service {
         network_configuration: primary.and_then(|p| p.network.as_ref()).map(network),
         health_check_grace_period_seconds: None,
         scheduling_strategy: Some(scheduling_strategy(s.scheduling_strategy)),
-        deployment_controller: Some(ecs::DeploymentController { r#type: ecs::DeploymentControllerType::Ecs }),
+        deployment_controller: Some(ecs::DeploymentController { r#type: controller(s.controller) }),
         tags: Some(if with_tags { tag::render(&s.tags) } else { Vec::new() }),
         created_by: Some(s.created_by.clone()),
         enable_ecs_managed_tags: Some(s.managed_tags),
@@ -70,6 +78,55 @@ pub fn service(view: &View, s: &Service, with_tags: bool) -> ecs::Service {
         enable_execute_command: Some(false),
         availability_zone_rebalancing: Some(ecs::AvailabilityZoneRebalancing::Disabled),
         resource_management_type: None,
+    }
+}
+
+fn controller(controller: Controller) -> ecs::DeploymentControllerType {
+    match controller {
+        Controller::Ecs => ecs::DeploymentControllerType::Ecs,
+        Controller::External => ecs::DeploymentControllerType::External,
+    }
+}
+
+pub fn task_set(view: &View, s: &Service, set: &TaskSet, with_tags: bool) -> ecs::TaskSet {
+    let d = &set.deployment;
+    let tasks = view.service_tasks().deployment(&s.key(), &d.id).cloned().unwrap_or_default();
+    let number = |count: usize| i32::try_from(count).ok();
+    let on_fargate = set.launch_type == LaunchType::Fargate;
+    ecs::TaskSet {
+        id: Some(d.id.clone()),
+        task_set_arn: Some(set.arn(s)),
+        service_arn: Some(s.arn()),
+        cluster_arn: Some(arn_of(&s.scope, &s.cluster)),
+        started_by: None,
+        external_id: set.external_id.clone(),
+        status: Some(set.status.as_str().to_owned()),
+        task_definition: Some(task_definition::arn_of(&s.scope, &d.family, d.revision)),
+        computed_desired_count: i32::try_from(set.desired(s.desired_count)).ok(),
+        pending_count: number(tasks.starting.len()),
+        running_count: number(tasks.running.len()),
+        created_at: Some(Timestamp(d.created_at.millis())),
+        updated_at: Some(Timestamp(d.updated_at.millis())),
+        launch_type: by_launch_type(&d.capacity_strategy).then(|| launch_type(set.launch_type)),
+        capacity_provider_strategy: shown_strategy(&d.capacity_strategy),
+        platform_version: on_fargate
+            .then(|| d.platform_version.clone().unwrap_or_else(|| "LATEST".to_owned())),
+        platform_family: on_fargate.then(|| "Linux".to_owned()),
+        network_configuration: d.network.as_ref().map(network),
+        load_balancers: Some(Vec::new()),
+        service_registries: Some(Vec::new()),
+        scale: Some(ecs::Scale {
+            value: Some(f64::from(set.scale) / 1000.0),
+            unit: Some(ecs::ScaleUnit::Percent),
+        }),
+        stability_status: Some(if set.stable {
+            ecs::StabilityStatus::SteadyState
+        } else {
+            ecs::StabilityStatus::Stabilizing
+        }),
+        stability_status_at: Some(Timestamp(set.stable_at.millis())),
+        tags: Some(if with_tags { tag::render(&set.tags) } else { Vec::new() }),
+        fargate_ephemeral_storage: None,
     }
 }
 

@@ -10,7 +10,7 @@ use crate::refuse::{Given, unsupported};
 use longshore_ecs as ecs;
 use longshore_model::capacity_provider::StrategyItem;
 use longshore_model::placement::{PlacementConstraint, PlacementStrategy};
-use longshore_model::service::{PropagateTags, SchedulingStrategy, Service};
+use longshore_model::service::{Controller, PropagateTags, SchedulingStrategy, Service};
 use longshore_model::task::LaunchType;
 
 given_when_present!(ecs::ServiceConnectConfiguration);
@@ -22,6 +22,7 @@ pub struct Settings {
     pub network: Option<ecs::AwsVpcConfiguration>,
     pub platform_version: Option<String>,
     pub capacity_strategy: Vec<StrategyItem>,
+    pub controller: Option<Controller>,
     configuration: Option<ecs::DeploymentConfiguration>,
     constraints: Option<Vec<PlacementConstraint>>,
     strategies: Option<Vec<PlacementStrategy>>,
@@ -179,12 +180,12 @@ fn settings(said: Said) -> Result<Settings, ecs::Error> {
         ("availabilityZoneRebalancing", is_rebalancing(said.availability_zone_rebalancing)),
         ("loadBalancers", said.load_balancers.given()),
         ("serviceRegistries", said.service_registries.given()),
-        ("deploymentController", is_other_controller(said.deployment_controller)),
         ("enableExecuteCommand", said.enable_execute_command.given()),
         ("serviceConnectConfiguration", said.service_connect_configuration.given()),
         ("volumeConfigurations", said.volume_configurations.given()),
         ("vpcLatticeConfigurations", said.vpc_lattice_configurations.given()),
     ])?;
+    let controller = said.deployment_controller.map(controller).transpose()?;
     refuse_grace_period(said.health_check_grace_period_seconds)?;
     Ok(Settings {
         desired_count: count(said.desired_count)?,
@@ -192,6 +193,7 @@ fn settings(said: Said) -> Result<Settings, ecs::Error> {
         network: said.network_configuration.and_then(|network| network.awsvpc_configuration),
         platform_version: platform(said.platform_version)?,
         capacity_strategy: capacity_provider::strategy(said.capacity_provider_strategy)?,
+        controller,
         configuration: said.deployment_configuration,
         constraints: said.placement_constraints.map(|given| constraints(Some(given))).transpose()?,
         strategies: said.placement_strategy.map(|given| strategies(Some(given))).transpose()?,
@@ -224,6 +226,23 @@ impl Settings {
         Ok(())
     }
 
+    /// What task sets say, and not their service.
+    pub fn check_external(&self) -> Result<(), ecs::Error> {
+        let said = [
+            ("task definition", self.task_definition.is_some()),
+            ("network configuration", self.network.is_some()),
+            ("platform version", self.platform_version.is_some()),
+            ("capacity provider strategy", !self.capacity_strategy.is_empty()),
+            ("deployment configuration", self.configuration.as_ref().is_some_and(is_of_deployments)),
+        ];
+        match said.iter().find(|(_, given)| *given) {
+            None => Ok(()),
+            Some((what, _)) => Err(invalid(format!(
+                "Unable to set a {what} on services with an EXTERNAL deployment controller: their task sets have it."
+            ))),
+        }
+    }
+
     pub fn apply(&self, service: &mut Service) -> Result<(), ecs::Error> {
         service.desired_count = self.desired_count.unwrap_or(service.desired_count);
         if let Some(given) = &self.configuration {
@@ -245,6 +264,13 @@ impl Settings {
         service.managed_tags = self.managed_tags.unwrap_or(service.managed_tags);
         Ok(())
     }
+}
+
+/// Whether a configuration says how deployments go on, of which there are none with task sets.
+fn is_of_deployments(given: &ecs::DeploymentConfiguration) -> bool {
+    let strategy = given.strategy.is_some_and(|strategy| strategy != ecs::DeploymentStrategy::Rolling);
+    let breaker = given.deployment_circuit_breaker.as_ref().is_some_and(|breaker| breaker.enable);
+    strategy || breaker || given.lifecycle_hooks.given()
 }
 
 impl Given for PlacementConstraint {
@@ -271,8 +297,15 @@ fn is_rebalancing(given: Option<ecs::AvailabilityZoneRebalancing>) -> bool {
     given == Some(ecs::AvailabilityZoneRebalancing::Enabled)
 }
 
-fn is_other_controller(given: Option<ecs::DeploymentController>) -> bool {
-    given.is_some_and(|controller| controller.r#type != ecs::DeploymentControllerType::Ecs)
+fn controller(given: ecs::DeploymentController) -> Result<Controller, ecs::Error> {
+    let ecs::DeploymentController { r#type } = given;
+    match r#type {
+        ecs::DeploymentControllerType::Ecs => Ok(Controller::Ecs),
+        ecs::DeploymentControllerType::External => Ok(Controller::External),
+        ecs::DeploymentControllerType::CodeDeploy => {
+            unsupported(&[("deploymentController", true)]).map_err(invalid).map(|()| Controller::Ecs)
+        }
+    }
 }
 
 fn count(given: Option<i32>) -> Result<Option<u32>, ecs::Error> {
