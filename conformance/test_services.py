@@ -294,3 +294,36 @@ def test_a_deployment_is_stopped_by_its_user(cloud, cluster, name):
     assert ended["status"] == "ROLLBACK_SUCCESSFUL"
     assert ended["rollback"]["serviceRevisionArn"] == ended["sourceServiceRevisions"][0]["arn"]
     until("only the old task runs", lambda: not find_processes(f"{name}-never") and find_processes(name))
+
+
+def test_zones_are_evened_out_again(cloud, cluster, name):
+    subnets = cloud.ec2.describe_subnets(SubnetIds=cloud.subnets[:2])["Subnets"]
+    zones = sorted(subnet["AvailabilityZone"] for subnet in subnets)
+    network = cloud.network(*(subnet["SubnetId"] for subnet in subnets))
+    made = create(cloud, cluster, cloud.register(name, {"command": idle(name)}), count=4, networkConfiguration=network)
+    assert made["availabilityZoneRebalancing"] == "ENABLED", "as AWS has it where nothing is said"
+    stable(cloud, cluster)
+
+    def spread():
+        return sorted(task["availabilityZone"] for task in tasks(cloud, cluster))
+
+    assert spread() == sorted([*zones, *zones])
+    kept = [task["taskArn"] for task in tasks(cloud, cluster) if task["availabilityZone"] == zones[0]]
+    cloud.ecs.update_task_protection(cluster=cluster, tasks=kept, protectionEnabled=True)
+    cloud.ecs.update_service(cluster=cluster, service="web", desiredCount=2)
+    until("one more is started where there is none", lambda: spread() == [zones[0], zones[0], zones[1]])
+    said = f"(service web) is not AZ balanced with 2 tasks in {zones[0]} and 0 tasks in {zones[1]}. AZ Rebalancing in progress."
+    assert said in events(cloud, cluster)
+    cloud.ecs.update_task_protection(cluster=cluster, tasks=kept, protectionEnabled=False)
+    until("they are even", lambda: spread() == zones)
+    balanced = f"(service web) is AZ balanced with 1 tasks in {zones[0]} and 1 tasks in {zones[1]}."
+    until("it is said", lambda: balanced in events(cloud, cluster))
+    update = cloud.ecs.update_service(cluster=cluster, service="web", availabilityZoneRebalancing="DISABLED")
+    assert update["service"]["availabilityZoneRebalancing"] == "DISABLED"
+    with refused("InvalidParameterException", "Availability Zone rebalancing needs"):
+        cloud.ecs.update_service(
+            cluster=cluster,
+            service="web",
+            availabilityZoneRebalancing="ENABLED",
+            deploymentConfiguration={"maximumPercent": 100, "minimumHealthyPercent": 0},
+        )

@@ -94,6 +94,15 @@ fn service_actions(view: &View, write: &Write) -> Vec<ServiceAction> {
         // These have no event on AWS.
         Some((ObstacleKind::Bounds | ObstacleKind::Definition, _)) | None => {}
     }
+    let rebalanced = before.is_some_and(|before| before.rebalancing);
+    match (rebalanced, after.rebalancing) {
+        (false, true) => add(ServiceEventName::ServiceRebalancingStarted, None, None),
+        // One that was ended by a deployment or by its user has not come to its end.
+        (true, false) if after.availability_zone_rebalancing && after.deployments.len() == 1 => {
+            add(ServiceEventName::ServiceRebalancingCompleted, None, None);
+        }
+        _ => {}
+    }
     if after.steady && before.is_none_or(|before| !before.steady) {
         add(ServiceEventName::ServiceSteadyState, None, None);
     }
@@ -216,5 +225,12 @@ mod tests {
         stuck.obstacle = Some(Obstacle { kind: ObstacleKind::Placement, message, said_at: Timestamp(1) });
         assert_eq!(told(&view, |t| t.update(&stuck)), ["0 SERVICE_TASK_PLACEMENT_FAILURE"]);
         assert!(told(&view, |t| t.update(&Service { events: 7, ..made.clone() })).is_empty());
+        let moving = Service { availability_zone_rebalancing: true, rebalancing: true, ..made.clone() };
+        assert_eq!(told(&view, |t| t.update(&moving)), ["0 SERVICE_REBALANCING_STARTED"]);
+        let mut transaction = Transaction::at(Version(1));
+        transaction.update(&moving);
+        testing::apply(&mut view, transaction);
+        let even = Service { rebalancing: false, ..moving };
+        assert_eq!(told(&view, |t| t.update(&even)), ["0 SERVICE_REBALANCING_COMPLETED"]);
     }
 }

@@ -12,6 +12,7 @@ mod failures;
 mod leave;
 mod obstacle;
 mod part;
+mod rebalance;
 mod seen;
 mod stages;
 #[cfg(test)]
@@ -39,6 +40,7 @@ use std::sync::Arc;
 pub use agenda::Agenda;
 pub use deployment::{Stopped, deploy, deployment, stop_deployment};
 pub use failures::{failed_tasks, threshold};
+pub use rebalance::can_rebalance;
 pub use stages::{
     HookAnswer, HookCall, NotPaused, continue_deployment, hook_answered, shift, source, traffic, write_hook,
 };
@@ -99,6 +101,9 @@ pub fn reconcile(
         let seen = Seen::of(view, &settled, part, settings, now);
         let met = plan.keep(view, part, &seen, now, ids);
         obstacle = obstacle.or(met);
+        if part.replaces {
+            plan.rebalance(view, part, &seen, now, ids);
+        }
         all_seen.push(seen);
     }
     plan.advance(view, all_seen.first(), now, ids);

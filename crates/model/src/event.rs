@@ -53,6 +53,8 @@ pub enum ServiceEventName {
     ServiceDeploymentInProgress,
     ServiceDeploymentCompleted,
     ServiceDeploymentFailed,
+    ServiceRebalancingStarted,
+    ServiceRebalancingCompleted,
 }
 
 impl ServiceEventName {
@@ -64,6 +66,8 @@ impl ServiceEventName {
             Self::ServiceDeploymentInProgress => "SERVICE_DEPLOYMENT_IN_PROGRESS",
             Self::ServiceDeploymentCompleted => "SERVICE_DEPLOYMENT_COMPLETED",
             Self::ServiceDeploymentFailed => "SERVICE_DEPLOYMENT_FAILED",
+            Self::ServiceRebalancingStarted => "SERVICE_REBALANCING_STARTED",
+            Self::ServiceRebalancingCompleted => "SERVICE_REBALANCING_COMPLETED",
         }
     }
 
@@ -72,7 +76,9 @@ impl ServiceEventName {
         match self {
             Self::ServiceSteadyState
             | Self::ServiceDeploymentInProgress
-            | Self::ServiceDeploymentCompleted => "INFO",
+            | Self::ServiceDeploymentCompleted
+            | Self::ServiceRebalancingStarted
+            | Self::ServiceRebalancingCompleted => "INFO",
             Self::ServiceTaskStartImpaired => "WARN",
             Self::ServiceTaskPlacementFailure | Self::ServiceDeploymentFailed => "ERROR",
         }

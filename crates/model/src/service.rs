@@ -42,6 +42,9 @@ pub struct Service {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub strategies: Vec<PlacementStrategy>,
     pub availability_zone_rebalancing: bool,
+    /// Whether it was said that its tasks are being spread anew over zones.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub rebalancing: bool,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub propagate_tags: Option<PropagateTags>,
     pub managed_tags: bool,
@@ -316,6 +319,7 @@ impl Service {
             constraints: Vec::new(),
             strategies: Vec::new(),
             availability_zone_rebalancing: false,
+            rebalancing: false,
             propagate_tags: None,
             managed_tags: false,
             deployments: Vec::new(),

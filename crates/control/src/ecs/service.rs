@@ -233,6 +233,7 @@ fn is_same(present: &Service, wanted: &Service, first: Option<&Deployment>) -> b
         created_by: present.created_by.clone(),
         service_deployment: present.service_deployment.clone(),
         steady: present.steady,
+        rebalancing: present.rebalancing,
         obstacle: present.obstacle.clone(),
         events: present.events,
         version: present.version,

@@ -2,12 +2,14 @@
 //! changed for is not, so that the cost of looking grows with what changes.
 
 use super::Plan;
-use crate::view::View;
+use crate::view::{Pool, View, Zone};
 use longshore_model::change::{Batch, Key};
+use longshore_model::cluster::Cluster;
 use longshore_model::container_instance::ContainerInstance;
 use longshore_model::service::{SchedulingStrategy, Service, TaskProtection, key_of_task};
+use longshore_model::task::LaunchType;
 use longshore_model::task::Task;
-use longshore_model::{Record, Timestamp};
+use longshore_model::{Record, Scope, Timestamp};
 use std::collections::{BTreeMap, BTreeSet};
 
 #[derive(Clone, Debug, Default)]
@@ -17,12 +19,20 @@ pub struct Agenda {
     later: BTreeMap<Key, Timestamp>,
     /// Services with tasks that found no place.
     waiting: BTreeSet<Key>,
+    /// The zones with instances for tasks, as they were when last looked at.
+    zones: BTreeMap<Pool, BTreeSet<Zone>>,
 }
 
 impl Agenda {
     /// Every service: what has changed before is not known.
     pub fn of_everything(view: &View) -> Self {
-        Self { due: view.services.iter().map(|service| service.key()).collect(), ..Self::default() }
+        let mut agenda =
+            Self { due: view.services.iter().map(|service| service.key()).collect(), ..Self::default() };
+        let clusters = view.container_instances.iter().filter_map(|instance| cluster_of(instance));
+        for cluster in clusters.collect::<BTreeSet<_>>() {
+            agenda.follow_zones(view, &cluster);
+        }
+        agenda
     }
 
     /// The next service to look at.
@@ -66,6 +76,7 @@ impl Agenda {
     /// Takes in what has changed; the view has it already.
     pub fn take(&mut self, view: &View, batch: &Batch) {
         let mut room = false;
+        let mut clusters = BTreeSet::new();
         for change in &batch.changes {
             match change.key.table() {
                 Service::TABLE => {
@@ -83,7 +94,7 @@ impl Agenda {
                 }
                 ContainerInstance::TABLE => {
                     room = true;
-                    self.take_instance(view, &change.key);
+                    clusters.extend(self.take_instance(view, &change.key));
                 }
                 _ => {}
             }
@@ -91,16 +102,39 @@ impl Agenda {
         if room {
             self.due.append(&mut self.waiting);
         }
+        for cluster in clusters {
+            let is_wider = self.follow_zones(view, &cluster);
+            let (scope, name) = &cluster;
+            let concerned = view.services_of(scope, name).filter(|service| {
+                let daemon = service.scheduling_strategy == SchedulingStrategy::Daemon;
+                daemon || is_wider && service.availability_zone_rebalancing
+            });
+            self.due.extend(concerned.map(|service| service.key()));
+        }
     }
 
-    /// The services with tasks on an instance, and those that want one on each.
-    fn take_instance(&mut self, view: &View, key: &Key) {
-        let Some(instance) = view.container_instances.get(key) else { return };
+    /// Has the services with tasks on an instance looked at; says whose the instance is.
+    fn take_instance(&mut self, view: &View, key: &Key) -> Option<(Scope, String)> {
+        let instance = view.container_instances.get(key)?;
         self.due.extend(view.tasks_on(instance.id).filter_map(|task| key_of_task(task)));
-        let Some(member) = instance.membership() else { return };
-        let daemons = view
-            .services_of(&member.scope, &member.cluster)
-            .filter(|service| service.scheduling_strategy == SchedulingStrategy::Daemon);
-        self.due.extend(daemons.map(|service| service.key()));
+        cluster_of(instance)
     }
+
+    /// Whether a cluster has instances for tasks in a zone in which it had none.
+    fn follow_zones(&mut self, view: &View, (scope, name): &(Scope, String)) -> bool {
+        let mut is_wider = false;
+        for launch_type in [LaunchType::Ec2, LaunchType::External] {
+            let pool = Pool::of_cluster(Cluster::key_of(scope, name), launch_type);
+            let zones: BTreeSet<Zone> = view.capacity().zones(&pool).map(|(zone, _)| zone.clone()).collect();
+            let before = self.zones.insert(pool, zones.clone()).unwrap_or_default();
+            is_wider |= !zones.is_subset(&before);
+        }
+        is_wider
+    }
+}
+
+/// The cluster of an instance that is of one.
+fn cluster_of(instance: &ContainerInstance) -> Option<(Scope, String)> {
+    let member = instance.membership()?;
+    Some((member.scope.clone(), member.cluster.clone()))
 }

@@ -24,10 +24,10 @@ impl Plan {
     ) {
         let most = AT_ONCE.saturating_sub(self.stops.len());
         let chosen = Choice::new(view, seen, most, now).choose(unplaced, &mut self.again_at);
-        self.tell_to_stop(part, &chosen, now);
+        self.tell_to_stop(part, seen, &chosen, now);
     }
 
-    fn tell_to_stop(&mut self, part: &Part<'_>, chosen: &[One], now: Timestamp) {
+    fn tell_to_stop(&mut self, part: &Part<'_>, seen: &Seen, chosen: &[One], now: Timestamp) {
         let name = &self.next.name;
         // Tasks are stopped for the deployment that is under way, whichever they are of.
         let cause = self.next.primary().unwrap_or(part.deployment).id.clone();
@@ -45,7 +45,8 @@ impl Plan {
             chosen.iter().filter(|one| !starting(one)).map(|one| one.task.id).collect();
         if !running.is_empty() {
             let (count, tasks) = (running.len(), named(running.into_iter()));
-            self.said.push(format!("(service {name}) has stopped {count} running tasks: {tasks}."));
+            let why = if seen.rebalances { " due to AZ rebalancing" } else { "" };
+            self.said.push(format!("(service {name}) has stopped {count} running tasks{why}: {tasks}."));
         }
         for one in chosen {
             let reason = match one.standing {
@@ -99,7 +100,9 @@ impl<'a> Choice<'a> {
             let goes = blocked > 0 || seen.good_healthy >= desired;
             self.take(one, goes);
         }
-        if too_many > 0 {
+        // One more was started to spread them anew: it is to be healthy before another one goes.
+        let spreads = seen.rebalances && too_many == 1 && seen.good_healthy <= desired;
+        if too_many > 0 && !spreads {
             for one in self.ordered(well, again_at).into_iter().take(too_many) {
                 self.take(one, true);
             }

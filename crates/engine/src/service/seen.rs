@@ -35,6 +35,8 @@ pub struct One {
 pub struct Seen {
     /// Whether protected tasks are to be kept: a service that is deleted keeps none.
     pub keeps_protected: bool,
+    /// Whether its tasks are being spread anew over zones.
+    pub rebalances: bool,
     /// The fewest healthy tasks while some are replaced.
     pub minimum: u32,
     pub tasks: Vec<One>,
@@ -78,6 +80,7 @@ impl Seen {
         let maximum = service.configuration.maximum(desired).max(desired);
         Self {
             keeps_protected: service.status == Status::Active,
+            rebalances: service.rebalancing,
             minimum: service.configuration.minimum(desired).min(desired),
             desired,
             missing,

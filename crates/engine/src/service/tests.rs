@@ -1,3 +1,4 @@
+mod rebalance;
 mod stages;
 mod task_sets;
 
@@ -610,6 +611,7 @@ fn random_histories_keep_the_bounds_and_come_to_rest() {
         world.change(|service| {
             service.configuration.strategy = strategies[random.below(strategies.len())];
             service.configuration.bake_time = Some(u32::try_from(random.below(3)).unwrap());
+            service.availability_zone_rebalancing = random.below(2) == 0;
         });
         let mut revision = 2;
         for _ in 0..120 {
@@ -657,7 +659,9 @@ fn random_histories_keep_the_bounds_and_come_to_rest() {
         assert_eq!(world.tasks().len(), service.desired_count as usize, "seed {seed}");
         assert!(world.revisions().iter().all(|r| *r == service.primary().unwrap().revision), "seed {seed}");
         assert_eq!((service.deployments.len(), service.steady), (1, true), "seed {seed}");
-        assert!(!world.look(), "seed {seed}");
+        let zones = rebalance::zones(&world);
+        let even = !service.availability_zone_rebalancing || zones.0.abs_diff(zones.1) <= 1;
+        assert!(even && !world.look(), "seed {seed}: {zones:?}");
     }
 }
 

@@ -76,7 +76,11 @@ pub fn service(view: &View, s: &Service, with_tags: bool) -> ecs::Service {
             Some(PropagateTags::Service) => ecs::PropagateTags::Service,
         }),
         enable_execute_command: Some(false),
-        availability_zone_rebalancing: Some(ecs::AvailabilityZoneRebalancing::Disabled),
+        availability_zone_rebalancing: Some(if s.availability_zone_rebalancing {
+            ecs::AvailabilityZoneRebalancing::Enabled
+        } else {
+            ecs::AvailabilityZoneRebalancing::Disabled
+        }),
         resource_management_type: None,
     }
 }

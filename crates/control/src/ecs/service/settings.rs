@@ -8,6 +8,7 @@ use super::configuration;
 use crate::given_when_present;
 use crate::refuse::{Given, unsupported};
 use longshore_ecs as ecs;
+use longshore_engine::service::can_rebalance;
 use longshore_model::capacity_provider::StrategyItem;
 use longshore_model::placement::{PlacementConstraint, PlacementStrategy};
 use longshore_model::service::{Controller, PropagateTags, SchedulingStrategy, Service};
@@ -23,6 +24,7 @@ pub struct Settings {
     pub platform_version: Option<String>,
     pub capacity_strategy: Vec<StrategyItem>,
     pub controller: Option<Controller>,
+    rebalancing: Option<bool>,
     configuration: Option<ecs::DeploymentConfiguration>,
     constraints: Option<Vec<PlacementConstraint>>,
     strategies: Option<Vec<PlacementStrategy>>,
@@ -177,7 +179,6 @@ struct Said {
 
 fn settings(said: Said) -> Result<Settings, ecs::Error> {
     refuse(&[
-        ("availabilityZoneRebalancing", is_rebalancing(said.availability_zone_rebalancing)),
         ("loadBalancers", said.load_balancers.given()),
         ("serviceRegistries", said.service_registries.given()),
         ("enableExecuteCommand", said.enable_execute_command.given()),
@@ -194,6 +195,7 @@ fn settings(said: Said) -> Result<Settings, ecs::Error> {
         platform_version: platform(said.platform_version)?,
         capacity_strategy: capacity_provider::strategy(said.capacity_provider_strategy)?,
         controller,
+        rebalancing: said.availability_zone_rebalancing.map(is_rebalancing),
         configuration: said.deployment_configuration,
         constraints: said.placement_constraints.map(|given| constraints(Some(given))).transpose()?,
         strategies: said.placement_strategy.map(|given| strategies(Some(given))).transpose()?,
@@ -262,6 +264,22 @@ impl Settings {
         }
         service.propagate_tags = self.propagate_tags.unwrap_or(service.propagate_tags);
         service.managed_tags = self.managed_tags.unwrap_or(service.managed_tags);
+        self.rebalance(service)
+    }
+
+    /// Zones of a new service are kept even where that is possible and nothing else is said.
+    fn rebalance(&self, service: &mut Service) -> Result<(), ecs::Error> {
+        let possible = can_rebalance(service);
+        if self.rebalancing == Some(true) && !possible {
+            return Err(invalid(
+                "Availability Zone rebalancing needs the scheduling strategy REPLICA, a maximumPercent above 100, the \
+                 deployment controller ECS, and a placement strategy that is none or begins with a spread over \
+                 attribute:ecs.availability-zone; it is not supported for the launch type EXTERNAL.",
+            ));
+        }
+        let present =
+            if service.deployments.is_empty() { possible } else { service.availability_zone_rebalancing };
+        service.availability_zone_rebalancing = self.rebalancing.unwrap_or(present && possible);
         Ok(())
     }
 }
@@ -293,8 +311,8 @@ fn refuse_grace_period(given: Option<i32>) -> Result<(), ecs::Error> {
     }
 }
 
-fn is_rebalancing(given: Option<ecs::AvailabilityZoneRebalancing>) -> bool {
-    given == Some(ecs::AvailabilityZoneRebalancing::Enabled)
+fn is_rebalancing(given: ecs::AvailabilityZoneRebalancing) -> bool {
+    given == ecs::AvailabilityZoneRebalancing::Enabled
 }
 
 fn controller(given: ecs::DeploymentController) -> Result<Controller, ecs::Error> {
