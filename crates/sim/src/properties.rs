@@ -2,8 +2,9 @@
 
 use crate::cluster::{NAME, scope};
 use longshore_engine::View;
-use longshore_model::change::Batch;
+use longshore_model::change::{Batch, Key};
 use longshore_model::container_instance::Status;
+use longshore_model::event::{Event, Subject};
 use longshore_model::record::{Record, decode};
 use longshore_model::task::{ContainerStatus, DesiredStatus, LastStatus, LaunchType, Task};
 use longshore_model::task_definition::Protocol;
@@ -30,6 +31,8 @@ pub struct Properties {
     ports: BTreeMap<(ContainerInstanceId, Protocol, u16), TaskId>,
     acknowledged: BTreeSet<TaskId>,
     running: BTreeMap<String, ContainerInstanceId>,
+    /// The last event of each task: its version, and where it stands among all events.
+    told: BTreeMap<TaskId, (u64, Key)>,
 }
 
 impl Properties {
@@ -46,6 +49,29 @@ impl Properties {
             let task: Task = decode(value).map_err(|error| Violation(error.to_string()))?;
             self.task_changed(view, &task)?;
             self.last.insert(task.id, task);
+        }
+        self.told_in(batch)
+    }
+
+    /// The events of a commit tell of what it changes, each change once and in its order.
+    fn told_in(&mut self, batch: &Batch) -> Checked {
+        for change in batch.changes.iter().filter(|change| change.key.table() == Event::TABLE) {
+            let Some(value) = &change.value else { continue };
+            let event: Event = decode(value).map_err(|error| Violation(error.to_string()))?;
+            let Subject::Task(task) = event.subject else { continue };
+            let (version, after) = self.told.insert(task.id, (task.version, change.key.clone())).unzip();
+            let is_next = task.version == version.unwrap_or_default() + 1;
+            ensure(is_next, || format!("an event is missing or told twice: {} {version:?}", task.id))?;
+            let in_order = after.is_none_or(|after| after < change.key);
+            ensure(in_order, || format!("an event is told before an earlier one: {}", task.id))?;
+            let is_true = self.last.get(&task.id) == Some(&*task);
+            ensure(is_true, || format!("an event tells what the commit did not change: {}", task.id))?;
+        }
+        for change in batch.changes.iter().filter(|change| change.key.table() == Task::TABLE) {
+            let Some(value) = &change.value else { continue };
+            let task: Task = decode(value).map_err(|error| Violation(error.to_string()))?;
+            let told = self.told.get(&task.id).map(|(version, _)| *version);
+            ensure(told == Some(task.version), || format!("a change is not told: {} {told:?}", task.id))?;
         }
         Ok(())
     }
