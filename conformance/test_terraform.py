@@ -3,6 +3,7 @@
 import json
 import os
 import pathlib
+import random
 import shutil
 import subprocess
 
@@ -58,19 +59,28 @@ class Terraform:
 
 @pytest.fixture
 def terraform(cloud, tmp_path, name):
+    """Takes a configuration and its variables; what was made is destroyed in the end."""
     if not shutil.which("terraform") or not mirror():
         missing = "needs terraform, and a mirror of its AWS provider in LONGSHORE_TERRAFORM_MIRROR"
         pytest.fail(missing) if os.environ.get("CI") else pytest.skip(missing)
-    shutil.copy(SOURCE / "service.tf", tmp_path)
-    made = Terraform(cloud, tmp_path, {"name": name, "subnets": cloud.subnets[:2]})
-    status, said = made.run("init")
-    assert status == 0, said
-    yield made
-    status, said = made.run("destroy", "-auto-approve")
-    assert status == 0, said
+    made = []
+
+    def start(*files, **variables):
+        for file in ("provider.tf", *files):
+            shutil.copy(SOURCE / file, tmp_path)
+        made.append(Terraform(cloud, tmp_path, {"name": name} | variables))
+        status, said = made[0].run("init")
+        assert status == 0, said
+        return made[0]
+
+    yield start
+    for one in made:
+        status, said = one.run("destroy", "-auto-approve")
+        assert status == 0, said
 
 
 def test_a_service_by_terraform(terraform, cloud, name):
+    terraform = terraform("service.tf", subnets=cloud.subnets[:2])
     terraform.apply(revision="one", desired=2)
     (service,) = cloud.ecs.describe_services(cluster=name, services=["app"])["services"]
     assert (service["runningCount"], service["desiredCount"]) == (2, 2)
@@ -84,6 +94,30 @@ def test_a_service_by_terraform(terraform, cloud, name):
     assert first_processes(f"{name}-two") == 0
     (cluster,) = cloud.ecs.describe_clusters(clusters=[name])["clusters"]
     assert cluster["status"] == "INACTIVE"
+
+
+def test_a_network_by_terraform(terraform, cloud, name):
+    block = f"10.{random.randrange(1, 64)}.0.0/16"
+    terraform = terraform("network.tf", block=block)
+    terraform.apply()
+    of_name = [{"Name": "tag:Name", "Values": [name]}]
+    (vpc,) = cloud.ec2.describe_vpcs(Filters=of_name)["Vpcs"]
+    assert vpc["CidrBlock"] == block
+    of_vpc = [{"Name": "vpc-id", "Values": [vpc["VpcId"]]}]
+
+    def rules():
+        groups = cloud.ec2.describe_security_groups(Filters=of_vpc)["SecurityGroups"]
+        (group,) = [group for group in groups if group["GroupName"] == "tasks"]
+        return {(rule["FromPort"], len(rule["UserIdGroupPairs"])) for rule in group["IpPermissions"]}
+
+    assert rules() == {(80, 1)}
+    public = [{"Name": "map-public-ip-on-launch", "Values": ["true"]}, *of_vpc]
+    assert len(cloud.ec2.describe_subnets(Filters=public)["Subnets"]) == 2
+    terraform.apply(port=8080)
+    assert rules() == {(8080, 1)}
+    status, said = terraform.run("destroy", "-auto-approve", port=8080)
+    assert status == 0, said
+    assert cloud.ec2.describe_vpcs(Filters=of_name)["Vpcs"] == []
 
 
 def first_processes(marker):

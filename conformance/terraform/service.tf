@@ -1,11 +1,4 @@
-terraform {
-  required_providers { aws = { source = "hashicorp/aws", version = "5.100.0" } }
-}
-provider "aws" {
-  skip_metadata_api_check = true
-}
 # A service of two tasks on Fargate, with its cluster and its task definition.
-variable "name" {}
 variable "subnets" { type = list(string) }
 variable "revision" { default = "one" }
 variable "desired" { default = 2 }

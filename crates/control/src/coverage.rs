@@ -12,6 +12,9 @@ pub type Refused = BTreeMap<(&'static str, &'static str), Vec<String>>;
 const IN_PART: &str = "\n## In part\n\n\
     - `executionRoleArn` is kept and shown; there is no IAM yet that could allow or deny what it is for. For the same \
     reason `awslogs` on Fargate does not insist on one.\n\
+    - Route tables, internet gateways, network ACLs and the DNS attributes of VPCs are kept and shown; what a task reaches \
+    does not depend on them yet, and VPCs are not kept apart from one another. All of them are on the server's machine: \
+    an address is used by one task in all VPCs.\n\
     - `securityGroups` are kept and shown, and their rules are not enforced yet: tasks reach one another and are \
     reached from the machine.\n\
     - `assignPublicIp`: every task reaches the outside by the machine's address; none has a public address yet.\n\

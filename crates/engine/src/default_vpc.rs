@@ -4,9 +4,9 @@
 //! Follows <https://docs.aws.amazon.com/vpc/latest/userguide/default-vpc.html>.
 
 use longshore_model::id::IdSource;
+use longshore_model::route::{InternetGateway, Route, RouteTable};
 use longshore_model::vpc::{Cidr, OpenedRegion, Peer, Rule, SecurityGroup, Subnet, Vpc};
 use longshore_model::{Scope, Tags, Timestamp, Transaction};
-use std::net::Ipv4Addr;
 
 /// The routing domain that the default VPCs of all accounts and regions share.
 pub const NETWORK: &str = "default";
@@ -17,6 +17,8 @@ pub struct DefaultVpc {
     pub vpc: Vpc,
     pub subnets: Vec<Subnet>,
     pub security_group: SecurityGroup,
+    pub gateway: InternetGateway,
+    pub route_table: RouteTable,
 }
 
 pub fn make(scope: &Scope, cidr: Cidr, ids: &mut dyn IdSource) -> DefaultVpc {
@@ -27,6 +29,9 @@ pub fn make(scope: &Scope, cidr: Cidr, ids: &mut dyn IdSource) -> DefaultVpc {
         is_default: true,
         network: NETWORK.to_owned(),
         dhcp_options: ids.ec2("dopt"),
+        network_acl: ids.ec2("acl"),
+        dns_support: true,
+        dns_hostnames: true,
         tags: Tags::default(),
     };
     // AWS cuts a /16 into /20s; a smaller VPC is cut in sixteen as well.
@@ -41,11 +46,20 @@ pub fn make(scope: &Scope, cidr: Cidr, ids: &mut dyn IdSource) -> DefaultVpc {
         availability_zone: zone,
         availability_zone_id: zone_id(&scope.region, index),
         is_default: true,
+        map_public_ip: true,
         tags: Tags::default(),
     });
     let subnets = subnets.collect();
     let security_group = default_security_group(scope, &vpc.id, ids);
-    DefaultVpc { vpc, subnets, security_group }
+    let gateway = InternetGateway {
+        scope: scope.clone(),
+        id: ids.ec2("igw"),
+        vpc: Some(vpc.id.clone()),
+        tags: Tags::default(),
+    };
+    let mut route_table = main_route_table(scope, &vpc.id, ids);
+    route_table.routes = vec![Route { destination: Cidr::ANY, gateway: gateway.id.clone() }];
+    DefaultVpc { vpc, subnets, security_group, gateway, route_table }
 }
 
 /// Opens a region for an account, once.
@@ -63,22 +77,48 @@ pub fn open_region(
         transaction.create(subnet);
     }
     transaction.create(&made.security_group);
+    transaction.create(&made.gateway);
+    transaction.create(&made.route_table);
+}
+
+/// The route table of the subnets of a new VPC that have none of their own.
+pub fn main_route_table(scope: &Scope, vpc: &str, ids: &mut dyn IdSource) -> RouteTable {
+    RouteTable {
+        scope: scope.clone(),
+        id: ids.ec2("rtb"),
+        vpc: vpc.to_owned(),
+        main: Some(ids.ec2("rtbassoc")),
+        routes: Vec::new(),
+        associations: Vec::new(),
+        tags: Tags::default(),
+    }
 }
 
 /// Everything in from the group itself, everything out.
-fn default_security_group(scope: &Scope, vpc: &str, ids: &mut dyn IdSource) -> SecurityGroup {
+pub fn default_security_group(scope: &Scope, vpc: &str, ids: &mut dyn IdSource) -> SecurityGroup {
     let id = ids.ec2("sg");
-    let all = |peer| Rule { protocol: "-1".to_owned(), ports: None, peer };
-    let anywhere = Cidr::new(Ipv4Addr::UNSPECIFIED, 0).map(Peer::Cidr);
+    let ingress = vec![all_of(Peer::SecurityGroup(id.clone()), ids)];
     SecurityGroup {
         scope: scope.clone(),
         vpc: vpc.to_owned(),
         name: "default".to_owned(),
         description: "default VPC security group".to_owned(),
-        ingress: vec![all(Peer::SecurityGroup(id.clone()))],
-        egress: anywhere.map(all).into_iter().collect(),
+        ingress,
+        egress: vec![all_of(Peer::Cidr(Cidr::ANY), ids)],
         id,
         tags: Tags::default(),
+    }
+}
+
+/// A rule for all traffic.
+pub fn all_of(peer: Peer, ids: &mut dyn IdSource) -> Rule {
+    Rule {
+        id: ids.ec2("sgr"),
+        description: None,
+        tags: Tags::default(),
+        protocol: "-1".to_owned(),
+        ports: None,
+        peer,
     }
 }
 

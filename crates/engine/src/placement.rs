@@ -194,6 +194,8 @@ pub fn write(view: &View, placement: &Placement, transaction: &mut Transaction) 
         transaction.create(task);
         if let Some(network_interface) = network_interface {
             transaction.create(network_interface);
+            // A subnet is not deleted while a task is placed in it.
+            transaction.rely_on(Subnet::key_of(&network_interface.scope, &network_interface.subnet));
         }
     }
 }

@@ -19,6 +19,7 @@ use longshore_model::event::Event;
 use longshore_model::join::{Administrator, Admission, Authority, JoinToken};
 use longshore_model::log_group::LogGroup;
 use longshore_model::record::{Record, decode};
+use longshore_model::route::{InternetGateway, RouteTable};
 use longshore_model::service::{Service, ServiceDeployment, ServiceEvent, ServiceRevision, TaskProtection};
 use longshore_model::task::{ClientToken, LastStatus, LaunchType, Task};
 use longshore_model::task_definition::{Family, TaskDefinition};
@@ -44,6 +45,8 @@ pub struct View {
     pub vpcs: Table<Vpc>,
     pub subnets: Table<Subnet>,
     pub security_groups: Table<SecurityGroup>,
+    pub route_tables: Table<RouteTable>,
+    pub internet_gateways: Table<InternetGateway>,
     pub network_interfaces: Table<NetworkInterface>,
     pub log_groups: Table<LogGroup>,
     pub client_tokens: Table<ClientToken>,
@@ -337,6 +340,8 @@ impl longshore_model::change::View for View {
             Vpc::TABLE => self.vpcs.apply(change),
             Subnet::TABLE => self.subnets.apply(change),
             SecurityGroup::TABLE => self.security_groups.apply(change),
+            RouteTable::TABLE => self.route_tables.apply(change),
+            InternetGateway::TABLE => self.internet_gateways.apply(change),
             NetworkInterface::TABLE => self.apply_network_interface(change),
             ControlPlane::TABLE => self.control_planes.apply(change),
             Authority::TABLE => self.authorities.apply(change),

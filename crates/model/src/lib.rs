@@ -15,6 +15,7 @@ pub mod log_group;
 pub mod placement;
 pub mod record;
 pub mod resources;
+pub mod route;
 pub mod scope;
 pub mod service;
 pub mod tag;

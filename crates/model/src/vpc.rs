@@ -20,8 +20,19 @@ pub struct Vpc {
     /// The routing domain whose addresses are unique. The default VPCs of all accounts and regions share one.
     pub network: String,
     pub dhcp_options: String,
+    /// The id of its network ACL, which lets everything pass.
+    #[serde(default)]
+    pub network_acl: String,
+    #[serde(default = "yes")]
+    pub dns_support: bool,
+    #[serde(default = "yes")]
+    pub dns_hostnames: bool,
     #[serde(default, skip_serializing_if = "Tags::is_empty")]
     pub tags: Tags,
+}
+
+fn yes() -> bool {
+    true
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -35,6 +46,9 @@ pub struct Subnet {
     /// Such as `use1-az1`.
     pub availability_zone_id: String,
     pub is_default: bool,
+    /// Whether instances in it are given public addresses where nothing is said.
+    #[serde(default)]
+    pub map_public_ip: bool,
     #[serde(default, skip_serializing_if = "Tags::is_empty")]
     pub tags: Tags,
 }
@@ -55,16 +69,26 @@ pub struct SecurityGroup {
 /// One permission of a security group.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Rule {
+    /// Such as `sgr-0123456789abcdef0`.
+    #[serde(default)]
+    pub id: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub description: Option<String>,
+    #[serde(default, skip_serializing_if = "Tags::is_empty")]
+    pub tags: Tags,
     /// `tcp`, `udp`, `icmp`, a protocol number, or `-1` for all.
     pub protocol: String,
+    /// From the first to the last one; of ICMP, the type and the code, where -1 is any.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub ports: Option<(u16, u16)>,
+    pub ports: Option<(i32, i32)>,
     pub peer: Peer,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Peer {
     Cidr(Cidr),
+    /// A block of IPv6, which no VPC has addresses of yet.
+    Cidr6(String),
     SecurityGroup(String),
 }
 
@@ -164,6 +188,9 @@ pub struct Cidr {
 }
 
 impl Cidr {
+    /// Every address.
+    pub const ANY: Self = Self { base: 0, prefix: 0 };
+
     /// `None` when the prefix is longer than 32 or host bits are set.
     pub fn new(base: Ipv4Addr, prefix: u8) -> Option<Self> {
         let base = u32::from(base);
@@ -176,6 +203,20 @@ impl Cidr {
 
     pub fn prefix(self) -> u8 {
         self.prefix
+    }
+
+    /// A block with the host bits of `base` cleared; `None` when the prefix is longer than 32.
+    pub fn around(base: Ipv4Addr, prefix: u8) -> Option<Self> {
+        Self::new((u32::from(base) & mask(prefix.min(32))).into(), prefix)
+    }
+
+    /// Whether all of the other block is in this one.
+    pub fn covers(self, other: Self) -> bool {
+        self.prefix <= other.prefix && self.contains(other.base())
+    }
+
+    pub fn overlaps(self, other: Self) -> bool {
+        self.covers(other) || other.covers(self)
     }
 
     /// How many addresses the block has.

@@ -17,8 +17,8 @@ pub async fn down(config: &Config) -> Result<(), Error> {
     let _turn = lock(&paths).await?;
     let machine = Netlink::open_here()?;
     // First, and not by the configuration: the block may be another server's, if this one was ever refused it.
-    if let Some(vpc) = Machine::read(&machine, &config.server).await?.claimed() {
-        machine.remove_unreachable(vpc).await?;
+    for block in Machine::read(&machine, &config.server).await?.claimed() {
+        machine.remove_unreachable(block).await?;
     }
     machine.remove_group(config.server.link_group()).await?;
     for link in machine.links().await? {

@@ -13,6 +13,10 @@ pub enum Error {
         "the VPC of this data directory is {is}, not {asked}; run `longshore down` on it before its --vpc-cidr changes"
     )]
     VpcChanged { is: Cidr, asked: Cidr },
+    #[error(
+        "the subnet {subnet} overlaps {network} of this machine, which belongs to {owner}; make the VPC of another block"
+    )]
+    SubnetTaken { subnet: Cidr, network: Cidr, owner: String },
     #[error("the VPC {0} has no size that AWS allows: choose a --vpc-cidr from /16 to /28")]
     VpcSize(Cidr),
     #[error("no block of 100.64.0.0/10 is free for the links between this machine and its instances")]

@@ -133,6 +133,8 @@ pub struct Network {
     /// The interface that holds the routers' addresses.
     router: u32,
     routers: tokio::sync::Mutex<BTreeSet<Ipv4Addr>>,
+    /// The server's own VPC.
+    vpc: Cidr,
     /// The link to this instance, when it has its own namespace.
     link: Option<(instance::Link, PathBuf)>,
     near: Arc<Near>,
@@ -200,6 +202,7 @@ impl Network {
             machine,
             router,
             routers: tokio::sync::Mutex::default(),
+            vpc: config.vpc,
             link,
             near,
             pool,
@@ -395,7 +398,7 @@ impl Network {
     async fn publish(&self, eni: &Eni, veth: u32) -> Result<(), Error> {
         self.near.netlink.set_neighbour(veth, eni.address, eni.mac).await?;
         let to = To::address(eni.address);
-        let source = Some(self.ensure_router(eni.router()).await?);
+        let source = Some(self.ensure_router(eni).await?);
         match &self.link {
             None => self.machine.set_route(to, Hop::Interface(veth), source).await,
             Some((link, _)) => {
@@ -405,13 +408,23 @@ impl Network {
         }
     }
 
-    /// Makes the machine answer at the router's address.
-    async fn ensure_router(&self, router: Ipv4Addr) -> Result<Ipv4Addr, Error> {
+    /// Makes the machine answer at the address of the subnet's router. A subnet of a VPC that is not the server's own is
+    /// taken first, unless somebody else uses it here.
+    async fn ensure_router(&self, eni: &Eni) -> Result<Ipv4Addr, Error> {
+        let router = eni.router();
         let mut routers = self.routers.lock().await;
-        if !routers.contains(&router) {
-            self.machine.add_address(self.router, router, 32).await?;
-            routers.insert(router);
+        if routers.contains(&router) {
+            return Ok(router);
         }
+        if self.vpc.covers(eni.subnet) {
+            self.machine.add_address(self.router, router, 32).await?;
+        } else {
+            Machine::read(&self.machine, &self.server).await?.admit_subnet(eni.subnet)?;
+            rules::add_inside(&self.server, eni.subnet).await?;
+            self.machine.add_address(self.router, router, eni.subnet.prefix()).await?;
+            self.machine.set_unreachable(eni.subnet).await?;
+        }
+        routers.insert(router);
         Ok(router)
     }
 

@@ -36,6 +36,8 @@ struct Use {
 #[derive(Debug, Default)]
 struct Own {
     vpc: Option<Cidr>,
+    /// Subnets of other VPCs.
+    subnets: Vec<Cidr>,
     links: Option<Cidr>,
     private: Option<Cidr>,
 }
@@ -48,18 +50,23 @@ impl Machine {
         for address in netlink.addresses().await? {
             let Some(link) = links.get(&address.interface) else { continue };
             if link.name == server.router() {
-                // Subnets' routers are here as well, each alone: the VPC's block is the widest.
-                let block = block_of(address.address, address.prefix);
+                // Subnets' routers are here as well: those of the VPC alone, those of other VPCs with their blocks.
+                let block = Cidr::around(address.address, address.prefix);
                 if address.prefix == PRIVATE && is_private(address.address) {
                     machine.own.private = block;
                     continue;
                 }
-                machine.own.vpc = block.filter(|b| b.prefix() < 32).or(machine.own.vpc);
+                match block.filter(|block| block.prefix() < 32) {
+                    // The server's own VPC came first.
+                    Some(block) if machine.own.vpc.is_some() => machine.own.subnets.push(block),
+                    Some(block) => machine.own.vpc = Some(block),
+                    None => {}
+                }
             } else if link.name.starts_with(&format!("{}i", server.interface_prefix())) {
-                machine.own.links = block_of(address.address, LINKS_OF_SERVER);
+                machine.own.links = Cidr::around(address.address, LINKS_OF_SERVER);
             } else if !link.name.starts_with(&server.interface_prefix()) {
                 let owner = owner(&link.name, link.alias.as_deref());
-                machine.note(block_of(address.address, address.prefix), owner);
+                machine.note(Cidr::around(address.address, address.prefix), owner);
             }
         }
         for route in netlink.routes().await? {
@@ -93,6 +100,16 @@ impl Machine {
         }
     }
 
+    /// Whether a subnet of another VPC may be (or is already) led to.
+    pub fn admit_subnet(&self, subnet: Cidr) -> Result<(), Error> {
+        match self.taken(subnet) {
+            Some(taken) => {
+                Err(Error::SubnetTaken { subnet, network: taken.block, owner: taken.owner.clone() })
+            }
+            None => Ok(()),
+        }
+    }
+
     /// The block for links: the one this server has, else the first free one from a place that differs by server.
     pub fn links(&self, server: &ServerId) -> Result<Cidr, Error> {
         if let Some(links) = self.own.links {
@@ -103,7 +120,7 @@ impl Machine {
         let start = server.spread() as usize % blocks.len().max(1);
         let mut candidates = blocks.iter().cycle().skip(start).take(blocks.len());
         let free = |block: &&Cidr| {
-            self.taken(**block).is_none() && self.own.private.is_none_or(|own| !overlap(own, **block))
+            self.taken(**block).is_none() && self.own.private.is_none_or(|own| !own.overlaps(**block))
         };
         candidates.find(free).copied().ok_or(Error::NoFreeLinks)
     }
@@ -118,7 +135,7 @@ impl Machine {
         let start = server.spread() as usize % blocks.len().max(1);
         let mut candidates = blocks.iter().cycle().skip(start).take(blocks.len());
         let free = |block: &&Cidr| {
-            self.taken(**block).is_none() && self.own.links.is_none_or(|links| !overlap(links, **block))
+            self.taken(**block).is_none() && self.own.links.is_none_or(|links| !links.overlaps(**block))
         };
         candidates.find(free).copied().ok_or(Error::NoFreeLinks)
     }
@@ -127,13 +144,13 @@ impl Machine {
         self.own.private.is_some()
     }
 
-    /// The VPC that this server has claimed.
-    pub fn claimed(&self) -> Option<Cidr> {
-        self.own.vpc
+    /// The VPC that this server has claimed, and the subnets of others that it leads to.
+    pub fn claimed(&self) -> impl Iterator<Item = Cidr> {
+        self.own.vpc.into_iter().chain(self.own.subnets.iter().copied())
     }
 
     fn taken(&self, block: Cidr) -> Option<&Use> {
-        self.uses.iter().find(|other| overlap(other.block, block))
+        self.uses.iter().find(|other| other.block.overlaps(block))
     }
 }
 
@@ -148,16 +165,6 @@ fn owner(interface: &str, alias: Option<&str>) -> String {
 /// Whether an address is one of those that servers choose from for what is their own.
 pub fn is_private(address: Ipv4Addr) -> bool {
     Cidr::new(LINKS.0, LINKS.1).is_some_and(|all| all.contains(address))
-}
-
-fn overlap(a: Cidr, b: Cidr) -> bool {
-    a.contains(b.base()) || b.contains(a.base())
-}
-
-/// The block of that size around an address.
-pub fn block_of(address: Ipv4Addr, prefix: u8) -> Option<Cidr> {
-    let mask = u32::MAX.checked_shl(32 - u32::from(prefix.min(32))).unwrap_or(0);
-    Cidr::new((u32::from(address) & mask).into(), prefix)
 }
 
 #[cfg(test)]
@@ -202,12 +209,20 @@ mod tests {
     }
 
     #[test]
+    fn a_subnet_of_another_vpc_is_led_to_unless_somebody_is_there() {
+        let machine = machine(&[("10.0.0.0/16", "eth0")]);
+        assert!(machine.admit_subnet(cidr("10.1.0.0/24")).is_ok());
+        let said = machine.admit_subnet(cidr("10.0.1.0/24")).unwrap_err().to_string();
+        assert!(said.starts_with("the subnet 10.0.1.0/24 overlaps 10.0.0.0/16 of this machine"), "{said}");
+    }
+
+    #[test]
     fn links_avoid_what_is_taken() {
         let server = ServerId::of(Path::new("/nowhere/at/all"));
         let first = machine(&[]).links(&server).unwrap();
         assert_eq!(first.prefix(), LINKS_OF_SERVER);
         let second = machine(&[(&first.to_string(), "somebody")]).links(&server).unwrap();
-        assert!(!overlap(first, second));
+        assert!(!first.overlaps(second));
         assert!(matches!(machine(&[("100.64.0.0/10", "all")]).links(&server), Err(Error::NoFreeLinks)));
     }
 }

@@ -17,6 +17,12 @@ pub async fn load(server: &ServerId, blocks: &[Cidr]) -> Result<(), Error> {
     Ok(())
 }
 
+/// Counts a block more as inside.
+pub async fn add_inside(server: &ServerId, block: Cidr) -> Result<(), Error> {
+    let script = format!("add element inet {} inside {{ {block} }}\n", server.nft_table());
+    nft(None, "add a subnet to the rules", &["-f", "-"], &script).await.map(drop)
+}
+
 /// Removes the table and the rules elsewhere.
 pub async fn unload(server: &ServerId) -> Result<(), Error> {
     remove_table(&server.nft_table()).await?;
@@ -37,7 +43,7 @@ fn table(server: &ServerId, blocks: &[Cidr]) -> String {
     format!(
         r#"
 table inet {name} {{
-  set inside {{ type ipv4_addr; flags interval; }}
+  set inside {{ type ipv4_addr; flags interval; auto-merge; }}
   chain forward {{ type filter hook forward priority filter; policy accept; }}
   chain postrouting {{ type nat hook postrouting priority srcnat; policy accept; }}
 }}

@@ -2,15 +2,20 @@
 
 mod availability_zone;
 mod filter;
+mod internet_gateway;
+mod network_acl;
 mod network_interface;
+mod region;
+mod route_table;
 mod security_group;
 mod subnet;
+mod tag;
 mod vpc;
 
 use crate::api::Routes;
+use crate::refuse::unsupported;
 use longshore_ec2 as ec2;
 use longshore_ec2::operations as op;
-use longshore_model::Tags;
 use longshore_wire::Fault;
 
 pub fn routes() -> Routes {
@@ -20,12 +25,41 @@ pub fn routes() -> Routes {
         .on::<op::DescribeSecurityGroups, _, _, _>(security_group::describe)
         .on::<op::DescribeSubnets, _, _, _>(subnet::describe)
         .on::<op::DescribeVpcs, _, _, _>(vpc::describe)
-}
-
-fn tags(tags: &Tags) -> Option<Vec<ec2::Tag>> {
-    let tag =
-        |(key, value): (&String, &String)| ec2::Tag { key: Some(key.clone()), value: Some(value.clone()) };
-    (!tags.is_empty()).then(|| tags.0.iter().map(tag).collect())
+        .on::<op::CreateVpc, _, _, _>(vpc::create)
+        .on::<op::DeleteVpc, _, _, _>(vpc::delete)
+        .on::<op::DescribeVpcAttribute, _, _, _>(vpc::describe_attribute)
+        .on::<op::ModifyVpcAttribute, _, _, _>(vpc::modify_attribute)
+        .on::<op::CreateSubnet, _, _, _>(subnet::create)
+        .on::<op::DeleteSubnet, _, _, _>(subnet::delete)
+        .on::<op::ModifySubnetAttribute, _, _, _>(subnet::modify_attribute)
+        .on::<op::CreateInternetGateway, _, _, _>(internet_gateway::create)
+        .on::<op::AttachInternetGateway, _, _, _>(internet_gateway::attach)
+        .on::<op::DetachInternetGateway, _, _, _>(internet_gateway::detach)
+        .on::<op::DeleteInternetGateway, _, _, _>(internet_gateway::delete)
+        .on::<op::DescribeInternetGateways, _, _, _>(internet_gateway::describe)
+        .on::<op::CreateRouteTable, _, _, _>(route_table::create)
+        .on::<op::DeleteRouteTable, _, _, _>(route_table::delete)
+        .on::<op::DescribeRouteTables, _, _, _>(route_table::describe)
+        .on::<op::CreateRoute, _, _, _>(route_table::create_route)
+        .on::<op::ReplaceRoute, _, _, _>(route_table::replace_route)
+        .on::<op::DeleteRoute, _, _, _>(route_table::delete_route)
+        .on::<op::AssociateRouteTable, _, _, _>(route_table::associate)
+        .on::<op::DisassociateRouteTable, _, _, _>(route_table::disassociate)
+        .on::<op::ReplaceRouteTableAssociation, _, _, _>(route_table::replace_association)
+        .on::<op::CreateSecurityGroup, _, _, _>(security_group::create)
+        .on::<op::DeleteSecurityGroup, _, _, _>(security_group::delete)
+        .on::<op::AuthorizeSecurityGroupIngress, _, _, _>(security_group::authorize_ingress)
+        .on::<op::AuthorizeSecurityGroupEgress, _, _, _>(security_group::authorize_egress)
+        .on::<op::RevokeSecurityGroupIngress, _, _, _>(security_group::revoke_ingress)
+        .on::<op::RevokeSecurityGroupEgress, _, _, _>(security_group::revoke_egress)
+        .on::<op::DescribeSecurityGroupRules, _, _, _>(security_group::describe_rules)
+        .on::<op::ModifySecurityGroupRules, _, _, _>(security_group::modify_rules)
+        .on::<op::UpdateSecurityGroupRuleDescriptionsIngress, _, _, _>(security_group::describe_ingress_anew)
+        .on::<op::UpdateSecurityGroupRuleDescriptionsEgress, _, _, _>(security_group::describe_egress_anew)
+        .on::<op::DescribeNetworkAcls, _, _, _>(network_acl::describe)
+        .on::<op::CreateTags, _, _, _>(tag::create)
+        .on::<op::DeleteTags, _, _, _>(tag::delete)
+        .on::<op::DescribeRegions, _, _, _>(region::describe)
 }
 
 /// `DryRun` answers with an error that says whether the call would have been allowed.
@@ -72,4 +106,19 @@ fn all_found(wanted: &[String], exists: impl Fn(&str) -> bool, code: &str, what:
         None => Ok(()),
         Some(missing) => Err(Fault::sender(code, format!("The {what} ID '{missing}' does not exist"))),
     }
+}
+
+/// An error of the caller.
+fn refused(code: &str, message: impl Into<String>) -> Fault {
+    Fault::sender(code, message.into())
+}
+
+/// Something that others still need.
+fn needed(what: &str, id: &str) -> Fault {
+    refused("DependencyViolation", format!("The {what} '{id}' has dependencies and cannot be deleted."))
+}
+
+/// Fields that have no effect yet.
+fn refuse(fields: &[(&str, bool)]) -> Result<(), Fault> {
+    unsupported(fields).map_err(|message| refused("InvalidParameterValue", message))
 }

@@ -55,7 +55,7 @@ pub(crate) static ATTACHMENT_ENA_SRD_SPECIFICATION: Schema = s::structure(&[
 pub(crate) static ATTACHMENT_ENA_SRD_UDP_SPECIFICATION: Schema = s::structure(&[
     s::optional("EnaSrdUdpEnabled", &s::BOOLEAN).called("EnaSrdUdpEnabled", "enaSrdUdpEnabled"),
 ]);
-pub(crate) static ATTACHMENT_STATUS: Schema = s::one_of(&["attaching", "attached", "detaching", "detached"]);
+pub(crate) static ATTACHMENT_STATUS: Schema = s::one_of(&["attaching", "attached", "detaching", "detached", "available"]);
 pub(crate) static ATTRIBUTE_BOOLEAN_VALUE: Schema = s::structure(&[
     s::optional("Value", &s::BOOLEAN).called("Value", "value"),
 ]);

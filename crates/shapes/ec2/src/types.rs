@@ -148,6 +148,7 @@ enumeration! {
         Attached = "attached",
         Detaching = "detaching",
         Detached = "detached",
+        Available = "available",
     }
 }
 

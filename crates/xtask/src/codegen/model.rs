@@ -21,6 +21,10 @@ pub struct Model {
     pub shapes: BTreeMap<String, Shape>,
 }
 
+/// Values that AWS sends and the models leave out, by shape. EC2 says `available` of the attachment of a gateway, and its
+/// clients wait for it.
+const LEFT_OUT: [(&str, &str); 1] = [("AttachmentStatus", "available")];
+
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Protocol {
     Json10,
@@ -104,7 +108,12 @@ impl Model {
                 .collect(),
             shapes: entries(&root["shapes"])
                 .map(|(name, value)| {
-                    Ok((name.clone(), shape(value).map_err(|what| format!("{name}: {what}"))?))
+                    let mut shape = shape(value).map_err(|what| format!("{name}: {what}"))?;
+                    if let Kind::Enumeration(values) = &mut shape.kind {
+                        let left_out = LEFT_OUT.iter().filter(|(of, _)| of == name);
+                        values.extend(left_out.map(|(_, value)| (*value).to_owned()));
+                    }
+                    Ok((name.clone(), shape))
                 })
                 .collect::<Result<_, String>>()?,
         })
