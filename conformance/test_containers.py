@@ -3,10 +3,39 @@
 import pytest
 
 from support.aws import idle, refused, task_id
+from support.host import find_process
 from support.waiting import until
 
 READY = ["sh", "-c", "touch /tmp/ready; trap 'exit 0' TERM; while :; do sleep 1 & wait $!; done"]
 HEALTH = {"command": ["CMD-SHELL", "test -e /tmp/ready"], "interval": 5, "timeout": 2, "retries": 2}
+
+
+# AWS allows no shorter one, and a container that ends sooner after its start is not started again.
+PERIOD = 60
+LONG_RUN = f"echo first; touch /shared/began; i=0; while [ $i -lt {PERIOD + 2} ]; do sleep 1; i=$((i+1)); done; exit 5"
+LASTING = f"trap 'exit 0' TERM; if [ -e /shared/began ]; then echo again; {idle()[2]}; fi; {LONG_RUN}"
+
+
+@pytest.fixture(scope="module", autouse=True)
+def long_runs(cloud):
+    """Tasks that outlive the shortest restartAttemptPeriod while the other tests run, then exit with 5: one under each
+    policy."""
+    cluster = cloud.cluster("long-runs")
+    policies = {"again": {"enabled": True}, "ignored": {"enabled": True, "ignoredExitCodes": [5]}}
+    arns = {}
+    for name, policy in policies.items():
+        definition = cloud.register(
+            f"long-run-{name}",
+            {
+                "command": ["sh", "-c", LASTING, f"long-run-{name}"],
+                "restartPolicy": {"restartAttemptPeriod": PERIOD} | policy,
+                "mountPoints": [{"sourceVolume": "shared", "containerPath": "/shared"}],
+            },
+            volumes=[{"name": "shared"}],
+        )
+        (arns[name],) = cloud.run(cluster, definition)
+    yield cluster, arns
+    cloud.stop_all(cluster)
 
 
 def container(name, command, **settings):
@@ -131,3 +160,40 @@ def test_refusals(cloud, name, change, message):
             container("other", idle(), essential=True),
             container("round", idle(), dependsOn=[{"containerName": "main", "condition": "START"}]),
         )
+
+
+def test_a_container_that_ends_within_the_attempt_period_is_not_restarted(cloud, cluster, name):
+    policy = {"enabled": True, "restartAttemptPeriod": PERIOD}
+    definition = cloud.register(name, {"command": ["sh", "-c", "echo once; exit 5"], "restartPolicy": policy})
+    (arn,) = cloud.run(cluster, definition)
+    task = cloud.until_stopped(cluster, arn)
+    assert task["stopCode"] == "EssentialContainerExited"
+    assert states(task)["main"]["exitCode"] == 5
+    assert cloud.lines(f"/ecs/{name}", f"test/main/{task_id(arn)}") == ["once"]
+
+
+# Last in this file: by now most of the time that they wait for is over.
+def test_a_container_is_restarted(cloud, long_runs):
+    cluster, arns = long_runs
+    before = cloud.until_running(cluster, arns["again"])
+    stream = f"test/main/{task_id(arns['again'])}"
+    assert cloud.until_line("/ecs/long-run-again", stream, "again") == ["first", "again"]
+    task = cloud.until_running(cluster, arns["again"])
+    assert task["startedAt"] == before["startedAt"]
+    (container_before,), (container_now,) = before["containers"], task["containers"]
+    assert container_now["runtimeId"] == container_before["runtimeId"]
+    assert (container_now["lastStatus"], "exitCode" in container_now) == ("RUNNING", False)
+    find_process("long-run-again")
+    # While a task stops, an exit is an exit.
+    cloud.ecs.stop_task(cluster=cluster, task=arns["again"])
+    stopped = cloud.until_stopped(cluster, arns["again"])
+    assert states(stopped)["main"]["exitCode"] == 0
+    assert cloud.lines("/ecs/long-run-again", stream) == ["first", "again"]
+
+
+def test_an_ignored_exit_code_ends_the_task(cloud, long_runs):
+    cluster, arns = long_runs
+    task = cloud.until_stopped(cluster, arns["ignored"])
+    assert task["stopCode"] == "EssentialContainerExited"
+    assert states(task)["main"]["exitCode"] == 5
+    assert cloud.lines("/ecs/long-run-ignored", f"test/main/{task_id(arns['ignored'])}") == ["first"]
