@@ -294,6 +294,21 @@ def test_nothing_is_lost_in_a_fleet(fleet):
     check_nothing_is_lost_or_done_twice(fleet)
 
 
+def test_a_containerd_that_hangs_is_replaced(load, name):
+    with server.running() as started:
+        load(started, "busybox:latest")
+        cloud = Cloud(started)
+        cloud.cluster(CLUSTER)
+        cloud.run_one(CLUSTER, cloud.register(f"{name}-before", {"command": idle(f"{name}-before")}))
+        before = find_process(f"{name}-before")
+        (hung,) = containerds(started)
+        os.kill(hung, signal.SIGSTOP)
+        cloud.run_one(CLUSTER, cloud.register(name, {"command": idle(name)}))
+        find_process(name)
+        assert hung not in containerds(started)
+        assert before.alive(), "containers go on"
+
+
 def host_ports(task):
     """Each with the instance that it is on."""
     bindings = [binding for container in task["containers"] for binding in container["networkBindings"]]

@@ -239,8 +239,14 @@ async fn adopt_or_spawn(layout: &Layout) -> Result<Process, Error> {
 
 async fn spawn(layout: &Layout) -> Result<Process, Error> {
     let process = process::spawn(layout)?;
-    await_ready(layout, &process, Duration::from_secs(60)).await?;
-    Ok(process)
+    match await_ready(layout, &process, Duration::from_secs(60)).await {
+        Ok(()) => Ok(process),
+        Err(error) => {
+            // It would keep the database from the next one.
+            process.kill().await.map_err(io_error("stop the containerd that does not come up"))?;
+            Err(error)
+        }
+    }
 }
 
 /// Ready is when its API answers.
@@ -290,7 +296,7 @@ async fn keep_running(layout: Layout, current: watch::Sender<Process>, stopping:
         let ran_long = tokio::time::timeout(LONGEST, process.exited()).await.is_err();
         if ran_long {
             pause = SHORTEST;
-            process.exited().await;
+            until_gone(&layout, &process).await;
         }
         if stopping.load(Ordering::SeqCst) {
             return;
@@ -308,6 +314,36 @@ async fn keep_running(layout: Layout, current: watch::Sender<Process>, stopping:
             pause = (pause * 2).min(LONGEST);
         }
     }
+}
+
+/// Returns once the process has ended. One that does not answer several times in a row, which is longer than a busy
+/// machine keeps it from answering, hangs: it is killed.
+async fn until_gone(layout: &Layout, process: &Process) {
+    const PAUSE: Duration = Duration::from_secs(2);
+    const MISSES: u32 = 3;
+    let mut missed = 0;
+    while tokio::time::timeout(PAUSE, process.exited()).await.is_err() {
+        let answered = tokio::select! {
+            () = process.exited() => return,
+            answered = answers(layout) => answered,
+        };
+        missed = if answered { 0 } else { missed + 1 };
+        if missed == MISSES {
+            missed = 0;
+            tracing::error!(pid = process.pid(), "containerd runs and does not answer: killing it");
+            if let Err(error) = process.kill().await {
+                tracing::error!(pid = process.pid(), %error, "kill the containerd that does not answer");
+            }
+        }
+    }
+}
+
+/// Over a connection of its own: one that broke says nothing about containerd.
+async fn answers(layout: &Layout) -> bool {
+    const PATIENCE: Duration = Duration::from_secs(5);
+    let Ok(client) = layout.client() else { return false };
+    let mut version = client.version();
+    tokio::time::timeout(PATIENCE, version.version(())).await.is_ok_and(|answer| answer.is_ok())
 }
 
 fn tail(log: &Path) -> String {

@@ -116,18 +116,23 @@ impl Process {
 
     /// Asks it to end, and kills it when it does not.
     pub async fn stop(&self) -> io::Result<()> {
-        for (signal, patience) in
-            [(Signal::TERM, Duration::from_secs(10)), (Signal::KILL, Duration::from_secs(10))]
-        {
-            match rustix::process::pidfd_send_signal(&self.handle, signal) {
-                Err(rustix::io::Errno::SRCH) => return Ok(()),
-                other => other?,
-            }
-            if tokio::time::timeout(patience, self.exited()).await.is_ok() {
-                return Ok(());
-            }
+        if self.ends_by(Signal::TERM).await? { Ok(()) } else { self.kill().await }
+    }
+
+    pub async fn kill(&self) -> io::Result<()> {
+        if self.ends_by(Signal::KILL).await? {
+            return Ok(());
         }
         Err(io::Error::new(io::ErrorKind::TimedOut, "containerd does not end, not even killed"))
+    }
+
+    /// Whether the signal ends it within ten seconds.
+    async fn ends_by(&self, signal: Signal) -> io::Result<bool> {
+        match rustix::process::pidfd_send_signal(&self.handle, signal) {
+            Err(rustix::io::Errno::SRCH) => return Ok(true),
+            other => other?,
+        }
+        Ok(tokio::time::timeout(Duration::from_secs(10), self.exited()).await.is_ok())
     }
 }
 
