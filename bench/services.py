@@ -1,11 +1,14 @@
-"""Services: until 1, 10 and 50 replicas run, a rolling update of ten at once and one by one, a dead task replaced, removal."""
+"""Services, beside Docker Swarm: until 1, 10 and 50 replicas run, a rolling update of ten at once and one by one, a dead
+task replaced, removal."""
 
+import dataclasses
 import os
 import pathlib
 import signal
 import statistics
 import time
 
+import swarm
 from figures import Figure
 from ground import Unmeasured, Wire, cloud, process_ids, register_idle, say
 
@@ -13,41 +16,59 @@ NAME = "services"
 REPLICAS = [1, 10, 50]
 UPDATED = 10
 ROUNDS = 3
-# All of them may be replaced at once, or one more than are wanted may be there.
-AT_ONCE = {"minimumHealthyPercent": 0, "maximumPercent": 200}
-ONE_BY_ONE = {"minimumHealthyPercent": 100, "maximumPercent": 110}
 GLANCE = 0.01
+# What of the peer's time ours is to take at most: for the most replicas, an update at once and a replacement.
+HALF = 0.5
 
 
 def measure(folder):
     with cloud(folder) as target:
-        service = Service(target)
-        service.create(1)
-        service.remove()
-        figures = []
-        for count in REPLICAS:
-            say(f"  {count} replicas")
-            machine, started, removed = Cpu(), [], []
-            for _ in range(ROUNDS):
-                started.append(timed(lambda count=count: service.create(count)))
-                removed.append(timed(service.remove))
-            each = machine.spent() / (ROUNDS * count)
-            figures.append(figure(f"a service to {count} replicas RUNNING", "s", started))
-            figures.append(Figure(NAME, f"{count} replicas, the machine's CPU, start to removal, each", "ms", each))
-        figures.append(figure(f"removal of {REPLICAS[-1]} replicas", "s", removed))
-        service.create(UPDATED)
-        for what, bounds in (("at once", AT_ONCE), ("one by one", ONE_BY_ONE)):
-            say(f"  a rolling update of {UPDATED} {what}")
-            took = [timed(lambda bounds=bounds: service.update(bounds)) for _ in range(ROUNDS)]
-            figures.append(figure(f"a rolling update of {UPDATED} {what}", "s", took))
-        say("  a dead task")
-        figures.append(figure("a dead task replaced", "s", [timed(service.replace) for _ in range(ROUNDS)]))
-        service.remove()
-    return figures
+        ours = rounds(Service(target))
+    with swarm.node(folder) as peer:
+        theirs = rounds(peer) if peer else {}
+    return [figure(what, took, theirs.get(what)) for what, took in ours.items()]
 
 
-def figure(what, unit, rounds):
-    return Figure(NAME, what, unit, statistics.median(rounds))
+@dataclasses.dataclass
+class Took:
+    unit: str
+    median: float
+    is_target: bool = False
+
+
+def rounds(service):
+    """The medians of one of the two, by what was measured."""
+    service.create(1)
+    service.remove()
+    took = {}
+    for count in REPLICAS:
+        say(f"  {count} replicas")
+        machine, started, removed = Cpu(), [], []
+        for _ in range(ROUNDS):
+            started.append(timed(lambda count=count: service.create(count)))
+            removed.append(timed(service.remove))
+        each = machine.spent() / (ROUNDS * count)
+        took[f"a service to {count} replicas RUNNING"] = median("s", started, count == REPLICAS[-1])
+        took[f"{count} replicas, the machine's CPU, start to removal, each"] = Took("ms", each)
+    took[f"removal of {REPLICAS[-1]} replicas"] = median("s", removed)
+    service.create(UPDATED)
+    for what, bounds, is_target in (("at once", service.AT_ONCE, True), ("one by one", service.ONE_BY_ONE, False)):
+        say(f"  a rolling update of {UPDATED} {what}")
+        updates = [timed(lambda bounds=bounds: service.update(bounds)) for _ in range(ROUNDS)]
+        took[f"a rolling update of {UPDATED} {what}"] = median("s", updates, is_target)
+    say("  a dead task")
+    took["a dead task replaced"] = median("s", [timed(service.replace) for _ in range(ROUNDS)], True)
+    service.remove()
+    return took
+
+
+def median(unit, each, is_target=False):
+    return Took(unit, statistics.median(each), is_target)
+
+
+def figure(what, ours, theirs):
+    beside = ("Docker Swarm", theirs.median) if theirs else (None, None)
+    return Figure(NAME, what, ours.unit, ours.median, *beside, at_most=HALF if ours.is_target else None)
 
 
 def timed(action):
@@ -58,6 +79,10 @@ def timed(action):
 
 class Service:
     """One service of tasks that do nothing, asked about over one open connection."""
+
+    # All of them may be replaced at once, or one more than are wanted may be there.
+    AT_ONCE = {"minimumHealthyPercent": 0, "maximumPercent": 200}
+    ONE_BY_ONE = {"minimumHealthyPercent": 100, "maximumPercent": 110}
 
     def __init__(self, target):
         self.target, self.wire = target, Wire(target)
