@@ -3,6 +3,8 @@
 import os
 import pathlib
 import signal
+import threading
+import urllib.request
 
 import pytest
 from botocore.exceptions import WaiterError
@@ -294,6 +296,57 @@ def test_a_deployment_is_stopped_by_its_user(cloud, cluster, name):
     assert ended["status"] == "ROLLBACK_SUCCESSFUL"
     assert ended["rollback"]["serviceRevisionArn"] == ended["sourceServiceRevisions"][0]["arn"]
     until("only the old task runs", lambda: not find_processes(f"{name}-never") and find_processes(name))
+
+
+class Client:
+    """Asks every task that it has heard of, again and again, and counts how many answered in each round."""
+
+    def __init__(self, cloud, cluster):
+        self.cloud, self.cluster, self.answered, self.stopping = cloud, cluster, [], threading.Event()
+
+    def __enter__(self):
+        self.thread = threading.Thread(target=self.go_on)
+        self.thread.start()
+        return self
+
+    def __exit__(self, *_):
+        self.stopping.set()
+        self.thread.join()
+
+    def go_on(self):
+        while not self.stopping.is_set():
+            running = [task for task in tasks(self.cloud, self.cluster) if task["lastStatus"] == "RUNNING"]
+            self.answered.append(sum(self.answers(address(task)) for task in running))
+
+    def answers(self, host):
+        try:
+            with urllib.request.urlopen(f"http://{host}/", timeout=5) as answer:
+                return answer.status == 200
+        except OSError:
+            return False
+
+
+def test_no_request_finds_too_few_tasks_during_a_rolling_update(cloud, cluster, name):
+    web = {"image": "nginx:latest"}
+    versions = [cloud.register(name, web | {"environment": [{"name": "V", "value": v}]}) for v in ("1", "2")]
+    bounds = {"minimumHealthyPercent": 100, "maximumPercent": 150}
+    create(cloud, cluster, versions[0], count=2, deploymentConfiguration=bounds)
+    stable(cloud, cluster)
+
+    def all_answer():
+        with Client(cloud, cluster) as client:
+            until("it has asked", lambda: client.answered)
+        return client.answered[0] == 2
+
+    until("both answer", all_answer)
+    with Client(cloud, cluster) as client:
+        cloud.ecs.update_service(cluster=cluster, service="web", taskDefinition=versions[1])
+        found = stable(cloud, cluster)
+    assert found["taskDefinition"].endswith(versions[1])
+    # A task may be told to stop between being heard of and being asked, when another one runs already.
+    assert len(client.answered) > 3 and min(client.answered) >= 1, client.answered
+    assert client.answered.count(1) <= 1, client.answered
+    assert client.answered[-1] == 2
 
 
 def test_zones_are_evened_out_again(cloud, cluster, name):
