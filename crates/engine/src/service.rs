@@ -425,7 +425,6 @@ fn security_groups(view: &View, given: &NetworkConfiguration, subnets: &[Arc<Sub
 fn chosen_providers(view: &View, service: &Service, deployment: &Deployment, count: usize) -> Vec<String> {
     let tasks = view.service_tasks().deployment(&service.key(), &deployment.id);
     let present = tasks.into_iter().flat_map(|tasks| tasks.active());
-    let present = present.filter_map(|id| view.task(&service.scope, &service.cluster, id));
     let mut counts = Counts::new();
     for name in present.filter_map(|task| task.capacity_provider.as_deref()) {
         *counts.entry(name).or_default() += 1;

@@ -189,7 +189,7 @@ impl View {
     }
 
     pub fn container_instance(&self, id: ContainerInstanceId) -> Option<&Arc<ContainerInstance>> {
-        self.container_instances.get(&ContainerInstance::key_of(id))
+        self.capacity.known(id)
     }
 
     /// The container instances of a cluster, INACTIVE ones among them, in the order of their ids.
@@ -212,7 +212,7 @@ impl View {
         self.tasks.apply(change)?;
         let after = self.tasks.get(&change.key).cloned();
         self.capacity.change_task(&change.key, before.as_deref(), after.as_deref());
-        self.service_tasks.change_task(before.as_deref(), after.as_deref());
+        self.service_tasks.change_task(before.as_ref(), after.as_ref());
         if let Some(task) = before {
             self.count(&change.key, &task, Sign::Minus);
         }

@@ -32,7 +32,7 @@ pub fn threshold(desired: u32) -> u32 {
 /// How many tasks of a deployment have failed since one of it came up.
 pub fn failed_tasks(view: &View, service: &Service, deployment: &Deployment) -> u32 {
     let Some(tasks) = view.service_tasks().deployment(&service.key(), &deployment.id) else { return 0 };
-    let since = last_start(view, service, tasks);
+    let since = last_start(tasks);
     let of = |ended: &imbl::OrdSet<(Timestamp, TaskId)>| {
         ended.iter().rev().take_while(|(at, _)| since.is_none_or(|since| *at > since)).count()
     };
@@ -43,7 +43,7 @@ pub fn failed_tasks(view: &View, service: &Service, deployment: &Deployment) -> 
 pub fn pause(view: &View, service: &Service, part: &Part<'_>) -> Option<Pause> {
     let tasks = view.service_tasks().deployment(&service.key(), &part.deployment.id)?;
     let desired = part.desired.max(1);
-    let (throttle, breath) = (throttle(view, service, tasks, desired), breath(tasks, desired));
+    let (throttle, breath) = (throttle(tasks, desired), breath(tasks, desired));
     throttle.into_iter().chain(breath).max_by_key(|pause| pause.until)
 }
 
@@ -58,9 +58,9 @@ fn breath(tasks: &DeploymentTasks, desired: u32) -> Option<Pause> {
 }
 
 /// The failed starts' pause.
-fn throttle(view: &View, service: &Service, tasks: &DeploymentTasks, desired: u32) -> Option<Pause> {
+fn throttle(tasks: &DeploymentTasks, desired: u32) -> Option<Pause> {
     let (last, _) = tasks.failed.get_max()?;
-    let since = last_start(view, service, tasks);
+    let since = last_start(tasks);
     let recent = tasks.failed.iter().rev().take_while(|(at, _)| since.is_none_or(|since| *at > since));
     let failed = u32::try_from(recent.count()).unwrap_or(u32::MAX);
     let rounds = failed.div_ceil(desired);
@@ -69,11 +69,11 @@ fn throttle(view: &View, service: &Service, tasks: &DeploymentTasks, desired: u3
 }
 
 /// When the youngest of the tasks that run was RUNNING.
-fn last_start(view: &View, service: &Service, tasks: &DeploymentTasks) -> Option<Timestamp> {
+fn last_start(tasks: &DeploymentTasks) -> Option<Timestamp> {
     if tasks.failed.is_empty() && tasks.unhealthy.is_empty() {
         return None;
     }
-    let running = tasks.running.iter().filter_map(|id| view.task(&service.scope, &service.cluster, *id));
+    let running = tasks.running.values();
     running.filter_map(|task| task.times.started_at).max()
 }
 

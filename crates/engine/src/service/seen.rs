@@ -9,7 +9,7 @@ use longshore_model::container_instance;
 use longshore_model::service::{SchedulingStrategy, Service, Status};
 use longshore_model::task::{Health, LastStatus, Task};
 use longshore_model::task_definition::TaskDefinition;
-use longshore_model::{ContainerInstanceId, Record, TaskId, Timestamp};
+use longshore_model::{ContainerInstanceId, Record, Timestamp};
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
@@ -134,15 +134,14 @@ impl Look<'_> {
                 continue;
             }
             stopping += of.stopping.len();
-            tasks.extend(of.active().filter_map(|id| self.one(id, current)));
+            tasks.extend(of.active().map(|task| self.one(task, current)));
         }
         (tasks, stopping)
     }
 
-    fn one(&mut self, id: TaskId, current: bool) -> Option<One> {
-        let task = self.view.task(&self.service.scope, &self.service.cluster, id)?;
+    fn one(&mut self, task: &Arc<Task>, current: bool) -> One {
         let stays = current && self.may_stay_on(task.container_instance);
-        Some(One { task: Arc::clone(task), standing: self.standing(task), stays })
+        One { task: Arc::clone(task), standing: self.standing(task), stays }
     }
 
     fn may_stay_on(&self, id: ContainerInstanceId) -> bool {

@@ -157,6 +157,11 @@ impl Capacity {
         self.loads.get(&instance).is_some_and(|load| load.ports.contains(&(protocol, port)))
     }
 
+    /// Any instance, also one that takes no tasks.
+    pub fn known(&self, id: ContainerInstanceId) -> Option<&Arc<ContainerInstance>> {
+        self.instances.get(&id)
+    }
+
     /// An instance that takes tasks.
     pub fn instance(&self, id: ContainerInstanceId) -> Option<&Arc<ContainerInstance>> {
         self.seats.get(&id).map(|seat| &seat.instance)

@@ -22,9 +22,9 @@ pub struct Services {
 #[derive(Clone, Default)]
 pub struct DeploymentTasks {
     /// To run, and not RUNNING yet.
-    pub starting: OrdSet<TaskId>,
+    pub starting: OrdMap<TaskId, Arc<Task>>,
     /// RUNNING, and to go on.
-    pub running: OrdSet<TaskId>,
+    pub running: OrdMap<TaskId, Arc<Task>>,
     /// To stop, with containers that may still run.
     pub stopping: OrdSet<TaskId>,
     /// STOPPED without having been RUNNING, by themselves; with when they ended.
@@ -46,8 +46,8 @@ impl DeploymentTasks {
     }
 
     /// Those that are to run.
-    pub fn active(&self) -> impl Iterator<Item = TaskId> {
-        self.starting.iter().chain(&self.running).copied()
+    pub fn active(&self) -> impl Iterator<Item = &Arc<Task>> {
+        self.starting.values().chain(self.running.values())
     }
 
     pub fn active_count(&self) -> usize {
@@ -75,25 +75,23 @@ impl Services {
         self.tasks.get(service)?.get(id)
     }
 
-    pub fn change_task(&mut self, before: Option<&Task>, after: Option<&Task>) {
-        let filed = |task: Option<&Task>| task.and_then(|task| Some((task.id, Filed::of(task)?)));
-        let (before, after) = (filed(before), filed(after));
-        if before == after {
-            return;
+    pub fn change_task(&mut self, before: Option<&Arc<Task>>, after: Option<&Arc<Task>>) {
+        let filed = |task: &Arc<Task>| Filed::of(task);
+        let (was, is) = (before.and_then(filed), after.and_then(filed));
+        if let (Some(before), Some(was)) = (before, was.filter(|was| is.as_ref() != Some(was))) {
+            self.remove(before.id, &was);
         }
-        if let Some((id, filed)) = before {
-            self.remove(id, &filed);
-        }
-        if let Some((id, filed)) = after {
-            self.add(id, filed);
+        if let (Some(after), Some(is)) = (after, is) {
+            self.add(after, is);
         }
     }
 
-    fn add(&mut self, id: TaskId, filed: Filed) {
+    fn add(&mut self, task: &Arc<Task>, filed: Filed) {
+        let id = task.id;
         let tasks = self.tasks.entry(filed.service).or_default().entry(filed.deployment).or_default();
         match filed.place {
-            Place::Starting => tasks.starting.insert(id).is_none(),
-            Place::Running => tasks.running.insert(id).is_none(),
+            Place::Starting => tasks.starting.insert(id, Arc::clone(task)).is_none(),
+            Place::Running => tasks.running.insert(id, Arc::clone(task)).is_none(),
             Place::Stopping => tasks.stopping.insert(id).is_none(),
             Place::Failed(at) => tasks.failed.insert((at, id)).is_none(),
             Place::Unhealthy(at) => tasks.unhealthy.insert((at, id)).is_none(),
