@@ -12,11 +12,9 @@ use longshore_model::container_instance::{
 use longshore_model::id::IdSource;
 use longshore_model::placement::{BinpackField, PlacementConstraint, PlacementStrategy, SpreadField};
 use longshore_model::record::encode;
-use longshore_model::service::Service;
 use longshore_model::task::{HostPort, LastStatus, LaunchType, Overrides, Task};
 use longshore_model::task_definition::{self, ContainerDefinition, NetworkMode, PortMapping, TaskDefinition};
 use longshore_model::{ContainerInstanceId, Record, Resources, Scope, Tags, Timestamp, Transaction};
-use std::collections::BTreeSet;
 use std::error::Error;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -99,7 +97,7 @@ const CASES: [Case; 6] = [
             let expression = "attribute:disk == ssd and attribute:ecs.instance-type =~ c5.*";
             vec![PlacementConstraint::DistinctInstance, PlacementConstraint::MemberOf(expression.to_owned())]
         },
-        group: |sample, _| format!("service:job-{}", sample / 10),
+        group: |sample, _| format!("family:job-{}", sample / 10),
     },
     Case {
         what: "spread over racks",
@@ -138,11 +136,10 @@ struct State {
 fn measure(view: &View, instances: usize, case: &Case, ids: &mut Numbers) -> Result<Figure, Failed> {
     let mut view = view.clone();
     let definition = Arc::new(definition());
-    let samples = SAMPLES.min(instances * 5);
-    add_services(&mut view, instances, case, samples)?;
     let mut took = Vec::new();
     let mut cpu = Duration::ZERO;
     let start = now();
+    let samples = SAMPLES.min(instances * 5);
     for sample in 0..samples {
         let request = Request {
             strategies: (case.strategies)(),
@@ -174,21 +171,6 @@ fn measure(view: &View, instances: usize, case: &Case, ids: &mut Numbers) -> Res
         p99: at(99).unwrap_or_default(),
         cpu: cpu / took.len() as u32,
     })
-}
-
-/// The services whose tasks are placed.
-fn add_services(view: &mut View, instances: usize, case: &Case, samples: usize) -> Result<(), Undecodable> {
-    let groups: BTreeSet<String> = (0..samples).map(|sample| (case.group)(sample, instances)).collect();
-    let mut transaction = Transaction::at(Version(0));
-    for group in groups {
-        let name = group.trim_start_matches("service:");
-        transaction.update(&Service {
-            strategies: (case.strategies)(),
-            constraints: (case.constraints)(),
-            ..Service::new(scope(), "default", name, LaunchType::Ec2, Timestamp(1))
-        });
-    }
-    take_in(view, transaction)
 }
 
 #[allow(clippy::disallowed_methods, reason = "a benchmark's one reading of the clock")]

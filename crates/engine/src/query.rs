@@ -78,35 +78,10 @@ impl Expression {
     }
 
     pub fn is_true_of(&self, view: &View, instance: &ContainerInstance) -> bool {
-        self.holds(Some(view), instance)
-    }
-
-    /// The same for an expression that does not ask about tasks.
-    pub fn is_true_of_record(&self, instance: &ContainerInstance) -> bool {
-        self.holds(None, instance)
-    }
-
-    /// Whether the answer can change with the tasks of an instance.
-    pub fn asks_about_tasks(&self) -> bool {
         match self {
-            Self::And(left, right) | Self::Or(left, right) => {
-                left.asks_about_tasks() || right.asks_about_tasks()
-            }
-            Self::Not(inner) => inner.asks_about_tasks(),
-            Self::Exists(subject)
-            | Self::Is(subject, ..)
-            | Self::In(subject, _)
-            | Self::Matches(subject, _) => {
-                matches!(subject, Subject::RunningTasksCount | Subject::TaskGroup)
-            }
-        }
-    }
-
-    fn holds(&self, view: Option<&View>, instance: &ContainerInstance) -> bool {
-        match self {
-            Self::And(left, right) => left.holds(view, instance) && right.holds(view, instance),
-            Self::Or(left, right) => left.holds(view, instance) || right.holds(view, instance),
-            Self::Not(inner) => !inner.holds(view, instance),
+            Self::And(left, right) => left.is_true_of(view, instance) && right.is_true_of(view, instance),
+            Self::Or(left, right) => left.is_true_of(view, instance) || right.is_true_of(view, instance),
+            Self::Not(inner) => !inner.is_true_of(view, instance),
             Self::Exists(subject) => subject.any(view, instance, |_| true),
             Self::Is(subject, relation, wanted) => {
                 subject.any(view, instance, |value| relation.holds(subject.compare(value, &wanted.0)))
@@ -123,8 +98,7 @@ impl Expression {
 
 impl Subject {
     /// Whether one of the values that the instance has for it is as wanted. Only `task:group` can have several.
-    fn any(&self, view: Option<&View>, instance: &ContainerInstance, wanted: impl Fn(&str) -> bool) -> bool {
-        let mut tasks = view.into_iter().flat_map(|view| view.tasks_on(instance.id));
+    fn any(&self, view: &View, instance: &ContainerInstance, wanted: impl Fn(&str) -> bool) -> bool {
         let of = |value: Option<&str>| value.is_some_and(&wanted);
         match self {
             Self::AgentConnected => wanted(if instance.agent_connected { "true" } else { "false" }),
@@ -135,10 +109,12 @@ impl Subject {
             }
             Self::RegisteredAt => wanted(&instance.registered_at.millis().to_string()),
             Self::RunningTasksCount => {
-                let running = tasks.filter(|task| task.last_status == LastStatus::Running);
+                let running =
+                    view.tasks_on(instance.id).filter(|task| task.last_status == LastStatus::Running);
                 wanted(&running.count().to_string())
             }
             Self::TaskGroup => {
+                let mut tasks = view.tasks_on(instance.id);
                 tasks.any(|task| task.desired_status == DesiredStatus::Running && wanted(&task.group))
             }
         }

@@ -25,22 +25,6 @@ impl IdSource for Count {
     }
 }
 
-/// Numbers that look random, the same ones for the same seed, which is not 0.
-pub struct Random(pub u64);
-
-impl Random {
-    pub fn below(&mut self, end: usize) -> usize {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        usize::try_from(self.0 % (end as u64)).unwrap()
-    }
-
-    pub fn of<'a, T>(&mut self, choices: &'a [T]) -> &'a T {
-        &choices[self.below(choices.len())]
-    }
-}
-
 pub fn scope() -> Scope {
     Scope::new("123456789012", "us-east-1")
 }

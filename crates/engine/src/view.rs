@@ -4,11 +4,9 @@
 
 mod capacity;
 mod services;
-mod shelf;
 
-pub use capacity::{Capacity, Group, Pool};
+pub use capacity::{Capacity, Group, Orders, Pool, Zone};
 pub use services::{DeploymentTasks, Services};
-pub use shelf::{Orders, Sorting, Zone};
 
 use imbl::{OrdMap, OrdSet};
 use longshore_model::change::{Change, Key, Undecodable};
@@ -278,14 +276,6 @@ impl View {
         Ok(())
     }
 
-    fn apply_service(&mut self, change: &Change) -> Result<(), Undecodable> {
-        let before = self.services.get(&change.key).cloned();
-        self.services.apply(change)?;
-        let after = self.services.get(&change.key);
-        self.capacity.change_service(before.as_deref(), after.map(|after| &**after));
-        Ok(())
-    }
-
     fn apply_client_token(&mut self, change: &Change) -> Result<(), Undecodable> {
         if let Some(before) = self.client_tokens.get(&change.key) {
             self.tokens_by_age.remove(&(before.used_at, change.key.clone()));
@@ -328,7 +318,7 @@ impl longshore_model::change::View for View {
             TaskDefinition::TABLE => self.task_definitions.apply(change),
             Family::TABLE => self.families.apply(change),
             Task::TABLE => self.apply_task(change),
-            Service::TABLE => self.apply_service(change),
+            Service::TABLE => self.services.apply(change),
             ServiceRevision::TABLE => self.service_revisions.apply(change),
             ServiceDeployment::TABLE => self.service_deployments.apply(change),
             ServiceEvent::TABLE => self.service_events.apply(change),

@@ -30,39 +30,19 @@ pub fn choose(
         group: view.capacity().group(&cluster, &request.group),
         chance: if request.strategies.contains(&PlacementStrategy::Random) { ids.next_u128() } else { 0 },
     };
-    let (pool, sorting) = (pool_of(request), &rules.sorting);
-    let by_zone = sorting.attribute() == ZONE;
-    let sorted: Option<Vec<(&Arc<str>, &Orders)>> =
-        view.capacity().sorted(&pool, sorting).map(Iterator::collect);
-    let is_parted = by_zone || sorted.is_some();
-    let are_zones = by_zone || sorted.is_none();
-    let parts = sorted.unwrap_or_else(|| view.capacity().zones(&pool).collect());
-    let parts = parts.into_iter().filter(|(value, _)| !are_zones || choice.is_near(value));
+    let pool = pool_of(request);
+    let zones: Vec<_> = view.capacity().zones(&pool).filter(|(zone, _)| choice.is_near(zone)).collect();
     let chosen = match request.strategies.split_first() {
-        Some((first @ PlacementStrategy::Spread(SpreadField::Attribute(_)), rest)) if is_parted => {
-            let is_counted =
-                by_zone || view.capacity().is_counted_by(&cluster, &request.group, sorting.attribute());
-            let counts = if is_counted { BTreeMap::new() } else { choice.counts_by_value(first) };
-            // Both are in the order of the values.
-            let mut counted = choice.group.into_iter().flat_map(Group::by_value).peekable();
-            let mut count = |value: &Arc<str>| match choice.group {
-                Some(group) if by_zone => group.in_zone(value),
-                Some(_) if is_counted => {
-                    while counted.next_if(|(known, _)| *known < value).is_some() {}
-                    counted.next_if(|(known, _)| *known == value).map_or(0, |(_, count)| count)
-                }
-                _ => counts.get(&**value).copied().unwrap_or_default(),
-            };
-            let mut by_count: Vec<(u64, &Orders)> =
-                parts.map(|(value, orders)| (count(value), orders)).collect();
-            by_count.sort_by_key(|(count, _)| *count);
-            let mut tied = by_count.chunk_by(|(one, _), (other, _)| one == other);
-            tied.find_map(|tied| {
-                choice.best(&tied.iter().map(|(_, orders)| *orders).collect::<Vec<_>>(), rest)
-            })
+        Some((PlacementStrategy::Spread(SpreadField::Attribute(name)), rest)) if name == ZONE => {
+            let mut tied: BTreeMap<u64, Vec<&Orders>> = BTreeMap::new();
+            for (zone, orders) in zones {
+                let count = choice.group.map_or(0, |group| group.in_zone(zone));
+                tied.entry(count).or_default().push(orders);
+            }
+            tied.into_values().find_map(|tied| choice.best(&tied, rest))
         }
         _ => {
-            let all: Vec<&Orders> = parts.map(|(_, orders)| orders).collect();
+            let all: Vec<&Orders> = zones.into_iter().map(|(_, orders)| orders).collect();
             choice.best(&all, &request.strategies)
         }
     };
@@ -107,7 +87,8 @@ impl Choice<'_> {
                 self.first(merge(left), rest)
             }
             PlacementStrategy::Spread(SpreadField::Instance) => {
-                let idle = self.idle(zones).map(|id| (0, id));
+                let idle = merge(zones.iter().map(|zone| zone.by_tasks.iter().copied()));
+                let idle = idle.filter(|(_, id)| self.in_group(*id) == 0).map(|(_, id)| (0, id));
                 let in_zones = |id: &ContainerInstanceId| zones.iter().any(|zone| zone.by_id.contains(id));
                 let busy = self.group.into_iter().flat_map(|group| group.by_count.iter().copied());
                 self.first(idle.chain(busy.filter(|(_, id)| in_zones(id))), rest)
@@ -115,56 +96,15 @@ impl Choice<'_> {
             PlacementStrategy::Random => {
                 // Ids are random themselves: the next one after a random number is any one.
                 let start = ContainerInstanceId(self.chance);
-                let after = merge(zones.iter().map(|zone| zone.by_id.range(start..).map(|id| (0, *id))));
-                let before = merge(zones.iter().map(|zone| zone.by_id.range(..start).map(|id| (0, *id))));
-                after.chain(before).map(|(_, id)| id).find(|id| self.fits(*id))
+                let after = zones.iter().flat_map(|zone| zone.by_id.range(start..));
+                let before = zones.iter().flat_map(|zone| zone.by_id.range(..start));
+                after.chain(before).copied().find(|id| self.fits(*id))
             }
-            PlacementStrategy::Spread(SpreadField::Attribute(_)) => self.by_attribute(zones, strategies),
-        }
-    }
-
-    /// The best by an attribute that the instances are not sorted by: all are looked at, and few are asked.
-    fn by_attribute(
-        &self,
-        zones: &[&Orders],
-        strategies: &[PlacementStrategy],
-    ) -> Option<ContainerInstanceId> {
-        let (first, rest) = strategies.split_first()?;
-        let counts = self.counts_by_value(first);
-        let mut by_count: BTreeMap<u64, Vec<Valued>> = BTreeMap::new();
-        for (tasks, id) in zones.iter().flat_map(|zone| &zone.by_tasks) {
-            by_count.entry(self.value(first, &counts, *id)).or_default().push((*tasks, *id));
-        }
-        by_count.into_values().find_map(|mut tied| {
-            if rest.is_empty() {
-                tied.sort_unstable();
-                return tied.into_iter().map(|(_, id)| id).find(|id| self.fits(*id));
-            }
-            self.narrow(tied.into_iter().map(|(_, id)| id).filter(|id| self.fits(*id)).collect(), rest)
-        })
-    }
-
-    /// The instances without a task of the group, those with the fewest tasks first.
-    fn idle<'b>(&'b self, zones: &'b [&Orders]) -> Box<dyn Iterator<Item = ContainerInstanceId> + 'b> {
-        let all: usize = zones.iter().map(|zone| zone.by_id.len()).sum();
-        let busy = self.group.filter(|group| group.instance_count() * 2 > all);
-        let Some(busy) = busy else {
-            let by_tasks = merge(zones.iter().map(|zone| zone.by_tasks.iter().copied()));
-            return Box::new(by_tasks.filter(|(_, id)| self.in_group(*id) == 0).map(|(_, id)| id));
-        };
-        // Most have one: what is left is found by going through both in the same order, and is little to sort.
-        let mut idle: Vec<Valued> = Vec::new();
-        for zone in zones {
-            let mut busy = busy.instances().map(|(id, _)| id).peekable();
-            for id in &zone.by_id {
-                while busy.next_if(|busy| busy < id).is_some() {}
-                if busy.peek() != Some(id) {
-                    idle.push((self.view.task_count_on(*id) as u64, *id));
-                }
+            PlacementStrategy::Spread(SpreadField::Attribute(_)) => {
+                let all = zones.iter().flat_map(|zone| zone.by_id.iter().copied());
+                self.narrow(all.filter(|id| self.fits(*id)).collect(), strategies)
             }
         }
-        idle.sort_unstable();
-        Box::new(idle.into_iter().map(|(_, id)| id))
     }
 
     /// The first that fits. Where more than one has its value, those that fit decide among themselves by the rest.

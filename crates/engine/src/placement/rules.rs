@@ -3,7 +3,7 @@
 
 use super::{Request, address, ports, zone_of};
 use crate::query::Expression;
-use crate::view::{Sorting, View};
+use crate::view::View;
 use longshore_model::cluster::Cluster;
 use longshore_model::container_instance::{ContainerInstance, Status};
 use longshore_model::placement::PlacementConstraint;
@@ -72,8 +72,6 @@ impl Reason {
 
 /// The constraints of a request and of its definition, ready to be asked.
 pub struct Rules {
-    /// How the instances are best looked at.
-    pub sorting: Sorting,
     distinct: bool,
     /// `None` is an expression that nobody understands, which no instance meets.
     member_of: Vec<Option<Expression>>,
@@ -81,36 +79,18 @@ pub struct Rules {
 
 impl Rules {
     pub fn of(request: &Request) -> Self {
-        let mut distinct = false;
-        let mut member_of = Vec::new();
+        let mut rules = Self { distinct: false, member_of: Vec::new() };
         for constraint in request.constraints.iter().chain(&request.definition.placement_constraints) {
             match constraint {
-                PlacementConstraint::DistinctInstance => distinct = true,
-                PlacementConstraint::MemberOf(text) => {
-                    member_of.push((text.as_str(), Expression::parse(text).ok()));
-                }
+                PlacementConstraint::DistinctInstance => rules.distinct = true,
+                PlacementConstraint::MemberOf(text) => rules.member_of.push(Expression::parse(text).ok()),
             }
         }
-        // Services have their sortings by their own constraints, and not by those of their definitions.
-        let own =
-            request.constraints.iter().filter(|c| matches!(c, PlacementConstraint::MemberOf(_))).count();
-        let read = member_of.iter().take(own).filter_map(|(text, read)| Some((*text, read.as_ref()?)));
-        let sorting = Sorting::of_parsed(&request.strategies, read);
-        Self { sorting, distinct, member_of: member_of.into_iter().map(|(_, read)| read).collect() }
+        rules
     }
 
-    /// Whether nothing keeps an instance from taking the task; what is dear to ask is asked last.
     pub fn allow(&self, view: &View, request: &Request, instance: &ContainerInstance) -> bool {
-        let case = Case { rules: self, view, request, instance };
-        let none = |reason: Option<Reason>| reason.is_none();
-        none(case.availability())
-            && none(case.architecture())
-            && none(case.resources())
-            && none(case.location())
-            && none(case.distinct_instance())
-            && none(case.member_of())
-            && none(case.addresses())
-            && none(case.ports())
+        self.refusals(view, request, instance).next().is_none()
     }
 
     /// All that keeps an instance from taking the task, in the order in which it is asked; asked as it is read.

@@ -1,7 +1,5 @@
 //! Placement decisions as data, and the properties that no plan may break.
 
-mod sorted;
-
 use super::*;
 use crate::testing::{Count, apply, instance, request, view};
 use crate::view::Orders;

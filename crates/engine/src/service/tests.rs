@@ -5,7 +5,7 @@ mod task_sets;
 use super::seen::Standing;
 use super::*;
 use crate::lifecycle;
-use crate::testing::{self, Count, Random, apply, instance, scope};
+use crate::testing::{self, Count, apply, instance, scope};
 use longshore_model::Version;
 use longshore_model::container_instance::{self, Capacity, ContainerInstance, Membership, ZONE};
 use longshore_model::service::{
@@ -662,5 +662,16 @@ fn random_histories_keep_the_bounds_and_come_to_rest() {
         let zones = rebalance::zones(&world);
         let even = !service.availability_zone_rebalancing || zones.0.abs_diff(zones.1) <= 1;
         assert!(even && !world.look(), "seed {seed}: {zones:?}");
+    }
+}
+
+struct Random(u64);
+
+impl Random {
+    fn below(&mut self, end: usize) -> usize {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        usize::try_from(self.0 % (end as u64)).unwrap()
     }
 }

@@ -3,12 +3,10 @@
 //!
 //! Invariant: everything here is a function of the tasks and container instances of the view, kept as they change.
 
-use super::shelf::{Orders, Shelves, Sorting, Zone};
 use imbl::{OrdMap, OrdSet};
 use longshore_model::change::Key;
 use longshore_model::cluster::Cluster;
-use longshore_model::container_instance::{ContainerInstance, Status};
-use longshore_model::service::{self, Service};
+use longshore_model::container_instance::{self, ContainerInstance, Status};
 use longshore_model::task::{DesiredStatus, LaunchType, Task};
 use longshore_model::task_definition::Protocol;
 use longshore_model::{ContainerInstanceId, Resources};
@@ -16,18 +14,11 @@ use std::sync::Arc;
 
 #[derive(Clone, Default)]
 pub struct Capacity {
-    pools: OrdMap<Pool, Shelves>,
-    /// Also those that take no tasks now.
-    instances: OrdMap<ContainerInstanceId, Arc<ContainerInstance>>,
-    /// The attribute by whose values the tasks of a service are counted, where that is not the zone.
-    attributes: OrdMap<GroupKey, Arc<str>>,
+    pools: OrdMap<Pool, OrdMap<Zone, Orders>>,
     loads: OrdMap<ContainerInstanceId, Load>,
     seats: OrdMap<ContainerInstanceId, Seat>,
-    groups: OrdMap<GroupKey, Group>,
+    groups: OrdMap<(Key, Arc<str>), Group>,
 }
-
-/// A cluster, and the `group` of tasks.
-type GroupKey = (Key, Arc<str>);
 
 /// The instances that the tasks of one kind may run on.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -36,13 +27,24 @@ pub enum Pool {
     Cluster(Key, LaunchType),
 }
 
+/// An availability zone; empty for instances that are in none.
+pub type Zone = Arc<str>;
+
+/// The instances of a pool in one zone that take tasks, which are ACTIVE and connected.
+#[derive(Clone, Default)]
+pub struct Orders {
+    pub by_id: OrdSet<ContainerInstanceId>,
+    pub by_tasks: OrdSet<(u64, ContainerInstanceId)>,
+    /// By what is left.
+    pub by_cpu: OrdSet<(u64, ContainerInstanceId)>,
+    pub by_memory: OrdSet<(u64, ContainerInstanceId)>,
+}
+
 /// Where the tasks of one group are that are to run.
 #[derive(Clone, Default)]
 pub struct Group {
     by_instance: OrdMap<ContainerInstanceId, u64>,
     by_zone: OrdMap<Zone, u64>,
-    /// By the instances' values of the attribute that the group's service spreads its tasks over.
-    by_value: OrdMap<Arc<str>, u64>,
     /// Instances with tasks of the group, those with the fewest first.
     pub by_count: OrdSet<(u64, ContainerInstanceId)>,
 }
@@ -58,8 +60,8 @@ struct Load {
 #[derive(Clone)]
 struct Seat {
     pool: Pool,
+    zone: Zone,
     instance: Arc<ContainerInstance>,
-    /// The tasks on it, and what they leave of it.
     filed: (u64, Resources),
 }
 
@@ -95,21 +97,6 @@ impl Group {
         self.by_zone.get(zone).copied().unwrap_or_default()
     }
 
-    /// The tasks on instances with a value of the attribute that the group's service spreads its tasks over.
-    pub fn with_value(&self, value: &str) -> u64 {
-        self.by_value.get(value).copied().unwrap_or_default()
-    }
-
-    /// The same by value, in the order of the values.
-    pub fn by_value(&self) -> impl Iterator<Item = (&Arc<str>, u64)> {
-        self.by_value.iter().map(|(value, count)| (value, *count))
-    }
-
-    /// On how many instances there are tasks of it.
-    pub fn instance_count(&self) -> usize {
-        self.by_instance.len()
-    }
-
     pub fn instances(&self) -> impl Iterator<Item = (ContainerInstanceId, u64)> {
         self.by_instance.iter().map(|(id, count)| (*id, *count))
     }
@@ -118,26 +105,11 @@ impl Group {
 impl Capacity {
     /// The zones of a pool with the instances that take tasks in them.
     pub fn zones(&self, pool: &Pool) -> impl Iterator<Item = (&Zone, &Orders)> {
-        self.pools.get(pool).into_iter().flat_map(Shelves::by_zone)
-    }
-
-    /// The instances of a pool sorted in another way, which is kept while a service uses it.
-    pub fn sorted(
-        &self,
-        pool: &Pool,
-        sorting: &Sorting,
-    ) -> Option<impl Iterator<Item = (&Arc<str>, &Orders)>> {
-        self.pools.get(pool)?.sorted(sorting)
+        self.pools.get(pool).into_iter().flatten()
     }
 
     pub fn group(&self, cluster: &Key, group: &str) -> Option<&Group> {
         self.groups.get(&(cluster.clone(), Arc::from(group)))
-    }
-
-    /// Whether the tasks of a group are counted by the values of the attribute.
-    pub fn is_counted_by(&self, cluster: &Key, group: &str, attribute: &str) -> bool {
-        let counted = self.attributes.get(&(cluster.clone(), Arc::from(group)));
-        counted.is_some_and(|counted| &**counted == attribute)
     }
 
     pub fn tasks_on(&self, instance: ContainerInstanceId) -> impl Iterator<Item = &Key> {
@@ -185,72 +157,11 @@ impl Capacity {
         if let Some(seat) = self.seats.remove(&id) {
             self.unfile(id, &seat);
         }
-        let before = match after {
-            Some(after) => self.instances.insert(id, Arc::clone(after)),
-            None => self.instances.remove(&id),
-        };
-        self.recount_values(id, before.as_ref(), after);
-        if let Some((instance, pool)) = after.and_then(|after| Some((after, Pool::of(after)?))) {
-            self.file(id, Seat { pool, instance: Arc::clone(instance), filed: (0, Resources::default()) });
-        }
-    }
-
-    /// Takes in what became of a service: how it wants the instances of its pool to be sorted.
-    pub fn change_service(&mut self, before: Option<&Service>, after: Option<&Service>) {
-        let (before, after) = (before.and_then(Wanted::of), after.and_then(Wanted::of));
-        if before == after {
-            return;
-        }
-        if let Some(wanted) = before {
-            self.attributes.remove(&wanted.group);
-            if let Some(shelves) = self.pools.get_mut(&wanted.pool) {
-                shelves.give_up(&wanted.sorting);
-                if shelves.is_empty() {
-                    self.pools.remove(&wanted.pool);
-                }
-            }
-            if let Some(group) = self.groups.get_mut(&wanted.group) {
-                group.by_value.clear();
-            }
-        }
-        if let Some(wanted) = after {
-            self.want(wanted);
-        }
-    }
-
-    fn want(&mut self, wanted: Wanted) {
-        let seated = self.seats.iter().filter(|(_, seat)| seat.pool == wanted.pool);
-        let seated = seated.map(|(id, seat)| (*id, &*seat.instance, seat.filed));
-        self.pools.entry(wanted.pool.clone()).or_default().want(&wanted.sorting, seated);
-        let Some(attribute) = wanted.sorting.other_attribute() else { return };
-        if let Some(group) = self.groups.get_mut(&wanted.group) {
-            for (id, count) in &group.by_instance {
-                let value = value_of(self.instances.get(id), &attribute);
-                *group.by_value.entry(value).or_default() += count;
-            }
-        }
-        self.attributes.insert(wanted.group, attribute);
-    }
-
-    /// Moves what is counted by the values of an instance's attributes.
-    fn recount_values(
-        &mut self,
-        id: ContainerInstanceId,
-        before: Option<&Arc<ContainerInstance>>,
-        after: Option<&Arc<ContainerInstance>>,
-    ) {
-        if !self.loads.contains_key(&id) {
-            return;
-        }
-        for (key, attribute) in &self.attributes {
-            let (from, to) = (value_of(before, attribute), value_of(after, attribute));
-            let Some(group) = self.groups.get_mut(key).filter(|_| from != to) else { continue };
-            let count = group.on(id);
-            if count > 0 {
-                take(&mut group.by_value, &from, count);
-                *group.by_value.entry(to).or_default() += count;
-            }
-        }
+        let Some((instance, pool)) = after.and_then(|after| Some((after, Pool::of(after)?))) else { return };
+        let zone = instance.attributes.get(container_instance::ZONE).map(String::as_str);
+        // Fargate capacity is in every zone.
+        let zone = zone.filter(|_| pool != Pool::Fargate).unwrap_or_default().into();
+        self.file(id, Seat { pool, zone, instance: Arc::clone(instance), filed: (0, Resources::default()) });
     }
 
     fn add(&mut self, key: &Key, task: &Task) {
@@ -262,13 +173,7 @@ impl Capacity {
             self.refile(task.container_instance);
         }
         if counts_in_group(task) {
-            let key = group_key(task);
-            let value =
-                self.attributes.get(&key).map(|a| value_of(self.instances.get(&task.container_instance), a));
-            let group = self.groups.entry(key).or_default();
-            if let Some(value) = value {
-                *group.by_value.entry(value).or_default() += 1;
-            }
+            let group = self.groups.entry(group_key(task)).or_default();
             let count = group.by_instance.entry(task.container_instance).or_default();
             group.by_count.remove(&(*count, task.container_instance));
             *count += 1;
@@ -299,7 +204,6 @@ impl Capacity {
 
     fn leave_group(&mut self, task: &Task) {
         let (key, id) = (group_key(task), task.container_instance);
-        let value = self.attributes.get(&key).map(|attribute| value_of(self.instances.get(&id), attribute));
         let Some(group) = self.groups.get_mut(&key) else { return };
         let count = group.on(id);
         group.by_count.remove(&(count, id));
@@ -309,9 +213,12 @@ impl Capacity {
         } else {
             group.by_instance.remove(&id);
         }
-        take(&mut group.by_zone, &task.availability_zone.as_str().into(), 1);
-        if let Some(value) = value {
-            take(&mut group.by_value, &value, 1);
+        let zone: Zone = task.availability_zone.as_str().into();
+        let count = group.in_zone(&zone);
+        if count > 1 {
+            group.by_zone.insert(zone, count - 1);
+        } else {
+            group.by_zone.remove(&zone);
         }
         if group.by_instance.is_empty() {
             self.groups.remove(&key);
@@ -327,51 +234,31 @@ impl Capacity {
     }
 
     fn unfile(&mut self, id: ContainerInstanceId, seat: &Seat) {
-        let Some(shelves) = self.pools.get_mut(&seat.pool) else { return };
-        shelves.unfile(id, &seat.instance, seat.filed);
-        if shelves.is_empty() {
-            self.pools.remove(&seat.pool);
+        let Some(zones) = self.pools.get_mut(&seat.pool) else { return };
+        let Some(orders) = zones.get_mut(&seat.zone) else { return };
+        let (tasks, left) = seat.filed;
+        orders.by_id.remove(&id);
+        orders.by_tasks.remove(&(tasks, id));
+        orders.by_cpu.remove(&(left.cpu, id));
+        orders.by_memory.remove(&(left.memory, id));
+        if orders.by_id.is_empty() {
+            zones.remove(&seat.zone);
+            if zones.is_empty() {
+                self.pools.remove(&seat.pool);
+            }
         }
     }
 
     fn file(&mut self, id: ContainerInstanceId, seat: Seat) {
         let left = seat.instance.resources.minus(self.used_on(id));
-        let filed = (self.task_count_on(id) as u64, left);
-        self.pools.entry(seat.pool.clone()).or_default().file(id, &seat.instance, filed);
-        self.seats.insert(id, Seat { filed, ..seat });
-    }
-}
-
-/// How a service wants instances to be sorted, where it is not as they always are.
-#[derive(PartialEq, Eq)]
-struct Wanted {
-    pool: Pool,
-    group: GroupKey,
-    sorting: Sorting,
-}
-
-impl Wanted {
-    fn of(service: &Service) -> Option<Self> {
-        let sorting = Sorting::of(&service.strategies, &service.constraints);
-        if service.status == service::Status::Inactive || sorting == Sorting::default() {
-            return None;
-        }
-        let cluster = Cluster::key_of(&service.scope, &service.cluster);
-        let pool = Pool::of_cluster(cluster.clone(), service.launch_type);
-        Some(Self { pool, group: (cluster, service.group().into()), sorting })
-    }
-}
-
-/// Instances without the attribute, and those that are gone, are alike.
-fn value_of(instance: Option<&Arc<ContainerInstance>>, attribute: &str) -> Arc<str> {
-    let value = instance.and_then(|instance| instance.attributes.get(attribute));
-    value.map(String::as_str).unwrap_or_default().into()
-}
-
-fn take(counts: &mut OrdMap<Arc<str>, u64>, key: &Arc<str>, less: u64) {
-    match counts.get_mut(key) {
-        Some(count) if *count > less => *count -= less,
-        _ => drop(counts.remove(key)),
+        let tasks = self.task_count_on(id) as u64;
+        let zones = self.pools.entry(seat.pool.clone()).or_default();
+        let orders = zones.entry(Arc::clone(&seat.zone)).or_default();
+        orders.by_id.insert(id);
+        orders.by_tasks.insert((tasks, id));
+        orders.by_cpu.insert((left.cpu, id));
+        orders.by_memory.insert((left.memory, id));
+        self.seats.insert(id, Seat { filed: (tasks, left), ..seat });
     }
 }
 
@@ -391,6 +278,6 @@ fn counts_in_group(task: &Task) -> bool {
     task.desired_status == DesiredStatus::Running && task.holds_resources()
 }
 
-fn group_key(task: &Task) -> GroupKey {
+fn group_key(task: &Task) -> (Key, Arc<str>) {
     (Cluster::key_of(&task.scope, &task.cluster), task.group.as_str().into())
 }
