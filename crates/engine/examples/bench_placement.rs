@@ -5,6 +5,7 @@
 
 use longshore_engine::View;
 use longshore_engine::placement::{self, Request};
+use longshore_engine::service::deployment;
 use longshore_model::change::{Change, Undecodable, Version, View as _, Write};
 use longshore_model::container_instance::{
     AgentVersion, Capacity, ContainerInstance, CpuArchitecture, Membership, Ports, Status, ZONE,
@@ -12,9 +13,11 @@ use longshore_model::container_instance::{
 use longshore_model::id::IdSource;
 use longshore_model::placement::{BinpackField, PlacementConstraint, PlacementStrategy, SpreadField};
 use longshore_model::record::encode;
+use longshore_model::service::{GROUP, Service};
 use longshore_model::task::{HostPort, LastStatus, LaunchType, Overrides, Task};
 use longshore_model::task_definition::{self, ContainerDefinition, NetworkMode, PortMapping, TaskDefinition};
 use longshore_model::{ContainerInstanceId, Record, Resources, Scope, Tags, Timestamp, Transaction};
+use std::collections::BTreeSet;
 use std::error::Error;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -57,7 +60,7 @@ fn main() -> Result<(), Failed> {
     Ok(())
 }
 
-/// What is asked of each placement, which is the next task of a service that is there or of a job that begins.
+/// What is asked of each placement, which is the next task of a service or of a job, that is there or that begins.
 struct Case {
     what: &'static str,
     strategies: fn() -> Vec<PlacementStrategy>,
@@ -65,7 +68,7 @@ struct Case {
     group: fn(usize, usize) -> String,
 }
 
-const CASES: [Case; 6] = [
+const CASES: [Case; 8] = [
     Case {
         what: "spread over zones and instances",
         strategies: || vec![spread(ZONE), PlacementStrategy::Spread(SpreadField::Instance)],
@@ -93,10 +96,13 @@ const CASES: [Case; 6] = [
     Case {
         what: "distinctInstance and memberOf",
         strategies: || vec![spread(ZONE)],
-        constraints: || {
-            let expression = "attribute:disk == ssd and attribute:ecs.instance-type =~ c5.*";
-            vec![PlacementConstraint::DistinctInstance, PlacementConstraint::MemberOf(expression.to_owned())]
-        },
+        constraints: apart_on_fast_disks,
+        group: |sample, _| format!("{GROUP}new-{}", sample / 10),
+    },
+    Case {
+        what: "distinctInstance and memberOf, of jobs",
+        strategies: || vec![spread(ZONE)],
+        constraints: apart_on_fast_disks,
         group: |sample, _| format!("family:job-{}", sample / 10),
     },
     Case {
@@ -105,14 +111,25 @@ const CASES: [Case; 6] = [
         constraints: Vec::new,
         group: service,
     },
+    Case {
+        what: "spread over racks, of jobs",
+        strategies: || vec![spread("rack")],
+        constraints: Vec::new,
+        group: |sample, _| format!("family:job-{}", sample / 10),
+    },
 ];
+
+fn apart_on_fast_disks() -> Vec<PlacementConstraint> {
+    let expression = "attribute:disk == ssd and attribute:ecs.instance-type =~ c5.*";
+    vec![PlacementConstraint::DistinctInstance, PlacementConstraint::MemberOf(expression.to_owned())]
+}
 
 fn spread(attribute: &str) -> PlacementStrategy {
     PlacementStrategy::Spread(SpreadField::Attribute(attribute.to_owned()))
 }
 
 fn service(sample: usize, instances: usize) -> String {
-    format!("service:{}", sample % (instances * 100 / SERVICE))
+    format!("{GROUP}{}", sample % (instances * 100 / SERVICE))
 }
 
 struct Figure {
@@ -138,8 +155,9 @@ fn measure(view: &View, instances: usize, case: &Case, ids: &mut Numbers) -> Res
     let definition = Arc::new(definition());
     let mut took = Vec::new();
     let mut cpu = Duration::ZERO;
-    let start = now();
     let samples = SAMPLES.min(instances * 5);
+    create_services(&mut view, samples, instances, case, ids)?;
+    let start = now();
     for sample in 0..samples {
         let request = Request {
             strategies: (case.strategies)(),
@@ -171,6 +189,27 @@ fn measure(view: &View, instances: usize, case: &Case, ids: &mut Numbers) -> Res
         p99: at(99).unwrap_or_default(),
         cpu: cpu / took.len() as u32,
     })
+}
+
+/// The services whose tasks are to be placed.
+fn create_services(
+    view: &mut View,
+    samples: usize,
+    instances: usize,
+    case: &Case,
+    ids: &mut Numbers,
+) -> Result<(), Undecodable> {
+    let groups: BTreeSet<String> = (0..samples).map(|sample| (case.group)(sample, instances)).collect();
+    let mut transaction = Transaction::at(Version(0));
+    for name in groups.iter().filter_map(|group| group.strip_prefix(GROUP)) {
+        transaction.create(&Service {
+            strategies: (case.strategies)(),
+            constraints: (case.constraints)(),
+            deployments: vec![deployment(&definition(), None, None, Vec::new(), Timestamp(1), ids)],
+            ..Service::new(scope(), "default", name, LaunchType::Ec2, Timestamp(1))
+        });
+    }
+    take_in(view, transaction)
 }
 
 #[allow(clippy::disallowed_methods, reason = "a benchmark's one reading of the clock")]
@@ -434,10 +473,10 @@ fn print_json(figures: &[Figure], states: &[State]) {
 }
 
 fn print_table(figures: &[Figure], states: &[State]) {
-    println!("{:32} {:>9} {:>10} {:>10} {:>10}", "placement", "instances", "median", "p99", "mean CPU");
+    println!("{:38} {:>9} {:>10} {:>10} {:>10}", "placement", "instances", "median", "p99", "mean CPU");
     for figure in figures {
         println!(
-            "{:32} {:>9} {:>7.1} µs {:>7.1} µs {:>7.1} µs",
+            "{:38} {:>9} {:>7.1} µs {:>7.1} µs {:>7.1} µs",
             figure.what,
             figure.instances,
             micros(figure.median),
@@ -445,10 +484,10 @@ fn print_table(figures: &[Figure], states: &[State]) {
             micros(figure.cpu)
         );
     }
-    println!("{:32} {:>9} {:>10} {:>10}", "state of a task", "instances", "resident", "record");
+    println!("{:38} {:>9} {:>10} {:>10}", "state of a task", "instances", "resident", "record");
     for state in states {
         println!(
-            "{:32} {:>9} {:>8.0} B {:>8.0} B",
+            "{:38} {:>9} {:>8.0} B {:>8.0} B",
             state.tasks, state.instances, state.resident, state.record
         );
     }

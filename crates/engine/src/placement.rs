@@ -75,7 +75,7 @@ pub struct Failure {
 const NAMED_AT_MOST: usize = 100;
 
 pub fn place(view: &View, request: &Request, now: Timestamp, ids: &mut dyn IdSource) -> Placement {
-    let rules = Rules::of(request);
+    let rules = Rules::of(view, request);
     // Each task but the last is held in a copy, so that the next one finds what is left.
     let mut view = view.clone();
     let mut placement = Placement::default();
@@ -107,7 +107,7 @@ pub fn place(view: &View, request: &Request, now: Timestamp, ids: &mut dyn IdSou
 
 /// What keeps each instance of the cluster from taking one such task now; an instance that is told nothing takes it.
 pub fn explain(view: &View, request: &Request) -> Vec<(Arc<ContainerInstance>, Vec<Reason>)> {
-    let rules = Rules::of(request);
+    let rules = Rules::of(view, request);
     let of = |instance: &Arc<ContainerInstance>| {
         let reasons = rules.refusals(view, request, instance).collect();
         (Arc::clone(instance), reasons)
@@ -117,7 +117,7 @@ pub fn explain(view: &View, request: &Request) -> Vec<(Arc<ContainerInstance>, V
 
 /// The instances of the cluster that such tasks may be on, also those without room for one now.
 pub fn eligible(view: &View, request: &Request) -> BTreeSet<ContainerInstanceId> {
-    let rules = Rules::of(request);
+    let rules = Rules::of(view, request);
     let passes = |reason: Reason| match reason {
         Reason::Agent
         | Reason::Cpu

@@ -78,10 +78,31 @@ impl Expression {
     }
 
     pub fn is_true_of(&self, view: &View, instance: &ContainerInstance) -> bool {
+        self.holds(Some(view), instance)
+    }
+
+    /// Whether it is true of an instance if that has no tasks.
+    pub fn is_true_of_empty(&self, instance: &ContainerInstance) -> bool {
+        self.holds(None, instance)
+    }
+
+    /// Whether it may be true at one time and not at another though the instance's record is the same.
+    pub fn asks_of_tasks(&self) -> bool {
         match self {
-            Self::And(left, right) => left.is_true_of(view, instance) && right.is_true_of(view, instance),
-            Self::Or(left, right) => left.is_true_of(view, instance) || right.is_true_of(view, instance),
-            Self::Not(inner) => !inner.is_true_of(view, instance),
+            Self::And(left, right) | Self::Or(left, right) => left.asks_of_tasks() || right.asks_of_tasks(),
+            Self::Not(inner) => inner.asks_of_tasks(),
+            Self::Exists(subject)
+            | Self::Is(subject, _, _)
+            | Self::In(subject, _)
+            | Self::Matches(subject, _) => subject.asks_of_tasks(),
+        }
+    }
+
+    fn holds(&self, view: Option<&View>, instance: &ContainerInstance) -> bool {
+        match self {
+            Self::And(left, right) => left.holds(view, instance) && right.holds(view, instance),
+            Self::Or(left, right) => left.holds(view, instance) || right.holds(view, instance),
+            Self::Not(inner) => !inner.holds(view, instance),
             Self::Exists(subject) => subject.any(view, instance, |_| true),
             Self::Is(subject, relation, wanted) => {
                 subject.any(view, instance, |value| relation.holds(subject.compare(value, &wanted.0)))
@@ -98,8 +119,9 @@ impl Expression {
 
 impl Subject {
     /// Whether one of the values that the instance has for it is as wanted. Only `task:group` can have several.
-    fn any(&self, view: &View, instance: &ContainerInstance, wanted: impl Fn(&str) -> bool) -> bool {
+    fn any(&self, view: Option<&View>, instance: &ContainerInstance, wanted: impl Fn(&str) -> bool) -> bool {
         let of = |value: Option<&str>| value.is_some_and(&wanted);
+        let mut tasks = view.into_iter().flat_map(|view| view.tasks_on(instance.id));
         match self {
             Self::AgentConnected => wanted(if instance.agent_connected { "true" } else { "false" }),
             Self::AgentVersion => wanted(&instance.agent.agent),
@@ -109,14 +131,23 @@ impl Subject {
             }
             Self::RegisteredAt => wanted(&instance.registered_at.millis().to_string()),
             Self::RunningTasksCount => {
-                let running =
-                    view.tasks_on(instance.id).filter(|task| task.last_status == LastStatus::Running);
+                let running = tasks.filter(|task| task.last_status == LastStatus::Running);
                 wanted(&running.count().to_string())
             }
             Self::TaskGroup => {
-                let mut tasks = view.tasks_on(instance.id);
                 tasks.any(|task| task.desired_status == DesiredStatus::Running && wanted(&task.group))
             }
+        }
+    }
+
+    fn asks_of_tasks(&self) -> bool {
+        match self {
+            Self::RunningTasksCount | Self::TaskGroup => true,
+            Self::AgentConnected
+            | Self::AgentVersion
+            | Self::Attribute(_)
+            | Self::Ec2InstanceId
+            | Self::RegisteredAt => false,
         }
     }
 

@@ -3,11 +3,18 @@
 //! Invariant: the indexes hold exactly what the tables say, kept as changes arrive; cloning is O(1).
 
 mod capacity;
+mod demands;
+mod groups;
 mod services;
+mod shelves;
 
-pub use capacity::{Capacity, Group, Orders, Pool, Zone};
+pub use capacity::{Capacity, Pool};
+pub use demands::expression;
+pub use groups::{Counts, Group, GroupKey};
 pub use services::{DeploymentTasks, Services};
+pub use shelves::{ATTRIBUTES, Orders, Shelf, Sorting, Values, leading, value};
 
+use demands::Demand;
 use imbl::{OrdMap, OrdSet};
 use longshore_model::change::{Change, Key, Undecodable};
 use longshore_model::cluster::Cluster;
@@ -16,13 +23,17 @@ use longshore_model::control_plane::ControlPlane;
 use longshore_model::event::Event;
 use longshore_model::join::{Administrator, Admission, Authority, JoinToken};
 use longshore_model::log_group::LogGroup;
+use longshore_model::placement::PlacementConstraint;
 use longshore_model::record::{Record, decode};
 use longshore_model::route::{InternetGateway, RouteTable};
-use longshore_model::service::{Service, ServiceDeployment, ServiceEvent, ServiceRevision, TaskProtection};
+use longshore_model::service::{
+    Deployment, Service, ServiceDeployment, ServiceEvent, ServiceRevision, TaskProtection,
+};
 use longshore_model::task::{ClientToken, LastStatus, LaunchType, Task};
 use longshore_model::task_definition::{Family, TaskDefinition};
 use longshore_model::vpc::{NetworkInterface, OpenedRegion, SecurityGroup, Subnet, Vpc};
 use longshore_model::{ContainerInstanceId, Resources, Scope, TaskId, Timestamp};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 /// Everything the store holds at one version.
@@ -59,6 +70,8 @@ pub struct View {
     tokens_by_age: OrdSet<(Timestamp, Key)>,
     capacity: Capacity,
     service_tasks: Services,
+    /// The task definitions of services, each with the service.
+    definitions_used: OrdSet<(Key, Key)>,
     addresses_used: OrdMap<String, u64>,
     counts_by_cluster: OrdMap<(Key, LaunchType), TaskCounts>,
     instances_by_cluster: OrdMap<Key, OrdSet<ContainerInstanceId>>,
@@ -187,7 +200,7 @@ impl View {
     }
 
     pub fn container_instance(&self, id: ContainerInstanceId) -> Option<&Arc<ContainerInstance>> {
-        self.capacity.known(id)
+        self.capacity.record(id)
     }
 
     /// The container instances of a cluster, INACTIVE ones among them, in the order of their ids.
@@ -276,6 +289,44 @@ impl View {
         Ok(())
     }
 
+    fn apply_service(&mut self, change: &Change) -> Result<(), Undecodable> {
+        if let Some(before) = self.services.get(&change.key) {
+            for definition in definitions_of(before) {
+                self.definitions_used.remove(&(definition, change.key.clone()));
+            }
+        }
+        self.services.apply(change)?;
+        if let Some(after) = self.services.get(&change.key) {
+            let used = definitions_of(after).into_iter().map(|definition| (definition, change.key.clone()));
+            self.definitions_used.extend(used);
+        }
+        self.apply_demand(&change.key);
+        Ok(())
+    }
+
+    fn apply_task_definition(&mut self, change: &Change) -> Result<(), Undecodable> {
+        let before = self.task_definitions.get(&change.key).cloned();
+        self.task_definitions.apply(change)?;
+        let after = self.task_definitions.get(&change.key);
+        if placement_constraints(before.as_ref()) != placement_constraints(after) {
+            let used = self.definitions_used.range((change.key.clone(), Key::new(""))..);
+            let used = used.take_while(|(definition, _)| *definition == change.key);
+            let services: Vec<Key> = used.map(|(_, service)| service.clone()).collect();
+            services.iter().for_each(|service| self.apply_demand(service));
+        }
+        Ok(())
+    }
+
+    fn apply_demand(&mut self, service: &Key) {
+        let demand = self.services.get(service).and_then(|service| {
+            let definitions = definitions_of(service);
+            let constraints =
+                definitions.iter().map(|key| placement_constraints(self.task_definitions.get(key)));
+            Demand::of(service, &constraints.collect::<Vec<_>>())
+        });
+        self.capacity.change_demand(service, demand);
+    }
+
     fn apply_client_token(&mut self, change: &Change) -> Result<(), Undecodable> {
         if let Some(before) = self.client_tokens.get(&change.key) {
             self.tokens_by_age.remove(&(before.used_at, change.key.clone()));
@@ -300,6 +351,18 @@ impl View {
     }
 }
 
+/// The task definitions that a service's tasks may be of.
+fn definitions_of(service: &Service) -> BTreeSet<Key> {
+    let of = |deployment: &Deployment| {
+        TaskDefinition::key_of(&service.scope, &deployment.family, deployment.revision)
+    };
+    service.deployments.iter().map(of).collect()
+}
+
+fn placement_constraints(definition: Option<&Arc<TaskDefinition>>) -> &[PlacementConstraint] {
+    definition.map(|definition| definition.placement_constraints.as_slice()).unwrap_or_default()
+}
+
 /// What the keys of a service's own records in a table begin with.
 fn prefix_of(table: &str, service: &Service) -> String {
     format!("{table}/{}/{}/{}/", service.scope.path(), service.cluster, service.name)
@@ -315,10 +378,10 @@ impl longshore_model::change::View for View {
     fn apply(&mut self, change: &Change) -> Result<(), Undecodable> {
         match change.key.table() {
             Cluster::TABLE => self.clusters.apply(change),
-            TaskDefinition::TABLE => self.task_definitions.apply(change),
+            TaskDefinition::TABLE => self.apply_task_definition(change),
             Family::TABLE => self.families.apply(change),
             Task::TABLE => self.apply_task(change),
-            Service::TABLE => self.services.apply(change),
+            Service::TABLE => self.apply_service(change),
             ServiceRevision::TABLE => self.service_revisions.apply(change),
             ServiceDeployment::TABLE => self.service_deployments.apply(change),
             ServiceEvent::TABLE => self.service_events.apply(change),

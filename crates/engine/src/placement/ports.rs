@@ -19,10 +19,9 @@ pub fn choose(
     for container in &definition.containers {
         for mapping in &container.port_mappings {
             let protocol = mapping.protocol.unwrap_or_default();
-            let is_free = |port: u16| {
-                !view.capacity().holds_port(instance.id, protocol, port)
-                    && !instance.ports.reserved.contains(&(protocol, port))
-                    && !chosen.iter().any(|c| c.protocol == protocol && c.host_port == port)
+            let may_have = |port: &u16| {
+                !instance.ports.reserved.contains(&(protocol, *port))
+                    && !chosen.iter().any(|c| c.protocol == protocol && c.host_port == *port)
             };
             let fixed = match mode {
                 NetworkMode::Host => Some(mapping.container_port),
@@ -30,11 +29,10 @@ pub fn choose(
                     mapping.host_port.filter(|port| *port != 0)
                 }
             };
-            let (first, last) = instance.ports.dynamic;
-            let host_port = match fixed {
-                Some(port) => Some(port).filter(|port| is_free(*port)),
-                None => (first..=last).find(|port| is_free(*port)),
-            }?;
+            let (first, last) = fixed.map_or(instance.ports.dynamic, |port| (port, port));
+            let mut held = view.capacity().ports_held(instance.id, protocol, first..=last).peekable();
+            let is_free = |port: &u16| held.next_if_eq(port).is_none();
+            let host_port = (first..=last).filter(is_free).find(may_have)?;
             chosen.push(HostPort {
                 container: container.name.clone(),
                 container_port: mapping.container_port,

@@ -3,11 +3,12 @@
 
 use super::{Request, address, ports, zone_of};
 use crate::query::Expression;
-use crate::view::View;
+use crate::view::{GroupKey, Sorting, View, expression};
 use longshore_model::cluster::Cluster;
 use longshore_model::container_instance::{ContainerInstance, Status};
 use longshore_model::placement::PlacementConstraint;
 use longshore_model::resources::Kind;
+use std::sync::Arc;
 
 /// Why a task found no place; rendered as the `reason` of a RunTask failure. Later ones are closer to a place.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -72,25 +73,44 @@ impl Reason {
 
 /// The constraints of a request and of its definition, ready to be asked.
 pub struct Rules {
-    distinct: bool,
+    pub distinct: bool,
     /// `None` is an expression that nobody understands, which no instance meets.
-    member_of: Vec<Option<Expression>>,
+    member_of: Vec<Option<Arc<Expression>>>,
+    /// Where the view files the instances as the request asks for them; `None` for the usual shelf.
+    pub sorting: Option<Sorting>,
+    pub group: GroupKey,
 }
 
 impl Rules {
-    pub fn of(request: &Request) -> Self {
-        let mut rules = Self { distinct: false, member_of: Vec::new() };
-        for constraint in request.constraints.iter().chain(&request.definition.placement_constraints) {
-            match constraint {
-                PlacementConstraint::DistinctInstance => rules.distinct = true,
-                PlacementConstraint::MemberOf(text) => rules.member_of.push(Expression::parse(text).ok()),
-            }
+    pub fn of(view: &View, request: &Request) -> Self {
+        let constraints = || request.constraints.iter().chain(&request.definition.placement_constraints);
+        let read = |text| match view.capacity().expression(text) {
+            Some(known) => Some(Arc::clone(known)),
+            None => Expression::parse(text).ok().map(Arc::new),
+        };
+        let texts: Vec<&str> = constraints().filter_map(expression).collect();
+        let member_of: Vec<_> = texts.iter().map(|text| read(text)).collect();
+        let lasts = |known: &Option<Arc<Expression>>| known.as_ref().is_some_and(|e| !e.asks_of_tasks());
+        let lasting = texts.iter().zip(&member_of).filter(|(_, known)| lasts(known)).map(|(text, _)| *text);
+        Self {
+            distinct: constraints().any(|constraint| *constraint == PlacementConstraint::DistinctInstance),
+            sorting: Sorting::of(&request.strategies, lasting),
+            member_of,
+            group: (Cluster::key_of(&request.scope, &request.cluster), request.group.as_str().into()),
         }
-        rules
     }
 
+    /// Asks first what is cheap to know.
     pub fn allow(&self, view: &View, request: &Request, instance: &ContainerInstance) -> bool {
-        self.refusals(view, request, instance).next().is_none()
+        let case = Case { rules: self, view, request, instance };
+        case.availability().is_none()
+            && case.architecture().is_none()
+            && case.resources().is_none()
+            && case.distinct_instance().is_none()
+            && case.member_of().is_none()
+            && case.location().is_none()
+            && case.addresses().is_none()
+            && case.ports().is_none()
     }
 
     /// All that keeps an instance from taking the task, in the order in which it is asked; asked as it is read.
@@ -169,13 +189,12 @@ impl Case<'_> {
         if !self.rules.distinct {
             return None;
         }
-        let cluster = Cluster::key_of(&self.request.scope, &self.request.cluster);
-        let group = self.view.capacity().group(&cluster, &self.request.group)?;
+        let group = self.view.capacity().group(&self.rules.group)?;
         (group.on(self.instance.id) > 0).then_some(Reason::DistinctInstance)
     }
 
     fn member_of(&self) -> Option<Reason> {
-        let meets = |expression: &Option<Expression>| {
+        let meets = |expression: &Option<Arc<Expression>>| {
             expression.as_ref().is_some_and(|expression| expression.is_true_of(self.view, self.instance))
         };
         (!self.rules.member_of.iter().all(meets)).then_some(Reason::MemberOf)

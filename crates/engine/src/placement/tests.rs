@@ -1,8 +1,9 @@
 //! Placement decisions as data, and the properties that no plan may break.
 
+mod kept;
+
 use super::*;
 use crate::testing::{Count, apply, instance, request, view};
-use crate::view::Orders;
 use longshore_model::container_instance::Capacity;
 use longshore_model::container_instance::CpuArchitecture;
 use longshore_model::placement::{BinpackField, SpreadField};
@@ -370,82 +371,4 @@ proptest! {
             }
         }
     }
-
-    /// What the view keeps as changes arrive is what it would keep if it were read anew.
-    #[test]
-    fn indexes_are_what_the_records_say(
-        steps in prop::collection::vec((0u32..4, 0usize..64, 0usize..4), 1..60),
-    ) {
-        let mut view = fleet(5);
-        let mut ids = Count(0);
-        for (step, which, how) in steps {
-            let mut transaction = Transaction::at(Version(0));
-            let tasks: Vec<Arc<Task>> = view.tasks.iter().cloned().collect();
-            let instances: Vec<Arc<ContainerInstance>> = view.container_instances.iter().cloned().collect();
-            match step {
-                0 | 1 => {
-                    let group = format!("service:{how}");
-                    let request = Request { group, ..on_instances(&view, 2, 0) };
-                    let placed = place(&view, &request, Timestamp(1), &mut ids);
-                    write(&view, &placed, &mut transaction);
-                }
-                2 if !tasks.is_empty() => {
-                    let mut task = (*tasks[which % tasks.len()]).clone();
-                    match how {
-                        // STOPPED is for ever.
-                        _ if !task.holds_resources() => {}
-                        0 => task.last_status = LastStatus::Running,
-                        1 => task.desired_status = DesiredStatus::Stopped,
-                        2 => task.last_status = LastStatus::Stopped,
-                        _ => {}
-                    }
-                    if how == 3 { transaction.delete(task.key()) } else { transaction.update(&task) }
-                }
-                _ => {
-                    let mut instance = (*instances[which % instances.len()]).clone();
-                    match how {
-                        0 => instance.agent_connected = !instance.agent_connected,
-                        1 => instance.capacity = member(1, Status::Draining).capacity,
-                        2 => instance.capacity = member(1, Status::Active).capacity,
-                        _ => instance.resources.cpu += 256,
-                    }
-                    transaction.update(&instance);
-                }
-            }
-            apply(&mut view, transaction);
-        }
-        let mut anew = View::default();
-        let mut transaction = Transaction::at(Version(0));
-        view.container_instances.iter().for_each(|instance| transaction.create(&**instance));
-        view.tasks.iter().for_each(|task| transaction.create(&**task));
-        apply(&mut anew, transaction);
-        prop_assert_eq!(indexes(&view), indexes(&anew));
-    }
-}
-
-/// All that placement reads from the indexes, as text.
-fn indexes(view: &View) -> String {
-    let mut said = String::new();
-    let cluster = Cluster::key_of(&crate::testing::scope(), "default");
-    for (zone, orders) in view.capacity().zones(&Pool::Cluster(cluster.clone(), LaunchType::Ec2)) {
-        let Orders { by_id, by_tasks, by_cpu, by_memory } = orders;
-        said += &format!("{zone} {by_id:?} {by_tasks:?} {by_cpu:?} {by_memory:?}\n");
-    }
-    for number in 0..4 {
-        if let Some(group) = view.capacity().group(&cluster, &format!("service:{number}")) {
-            let instances: Vec<_> = group.instances().collect();
-            let zones: Vec<u64> = ZONES.iter().map(|zone| group.in_zone(zone)).collect();
-            said += &format!("{number} {instances:?} {zones:?} {:?}\n", group.by_count);
-        }
-    }
-    for instance in view.container_instances.iter() {
-        let id = instance.id;
-        let ports: Vec<u16> = (49153..49300)
-            .filter(|port| {
-                view.capacity().holds_port(id, longshore_model::task_definition::Protocol::Tcp, *port)
-            })
-            .collect();
-        said += &format!("{} {:?} {} {ports:?}\n", id.0, view.used_on(id), view.task_count_on(id));
-    }
-    said
 }

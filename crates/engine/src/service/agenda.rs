@@ -2,7 +2,7 @@
 //! changed for is not, so that the cost of looking grows with what changes.
 
 use super::Plan;
-use crate::view::{Pool, View, Zone};
+use crate::view::{Pool, View};
 use longshore_model::change::{Batch, Key};
 use longshore_model::cluster::Cluster;
 use longshore_model::container_instance::ContainerInstance;
@@ -11,6 +11,7 @@ use longshore_model::task::LaunchType;
 use longshore_model::task::Task;
 use longshore_model::{Record, Scope, Timestamp};
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 #[derive(Clone, Debug, Default)]
 pub struct Agenda {
@@ -20,7 +21,7 @@ pub struct Agenda {
     /// Services with tasks that found no place.
     waiting: BTreeSet<Key>,
     /// The zones with instances for tasks, as they were when last looked at.
-    zones: BTreeMap<Pool, BTreeSet<Zone>>,
+    zones: BTreeMap<Pool, BTreeSet<Arc<str>>>,
 }
 
 impl Agenda {
@@ -125,7 +126,7 @@ impl Agenda {
         let mut is_wider = false;
         for launch_type in [LaunchType::Ec2, LaunchType::External] {
             let pool = Pool::of_cluster(Cluster::key_of(scope, name), launch_type);
-            let zones: BTreeSet<Zone> = view.capacity().zones(&pool).map(|(zone, _)| zone.clone()).collect();
+            let zones: BTreeSet<Arc<str>> = view.capacity().zones(&pool).cloned().collect();
             let before = self.zones.insert(pool, zones.clone()).unwrap_or_default();
             is_wider |= !zones.is_subset(&before);
         }

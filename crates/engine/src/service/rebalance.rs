@@ -84,7 +84,7 @@ fn possible(view: &View, service: &Service, part: &Part<'_>) -> BTreeSet<String>
         return near.unwrap_or_default();
     }
     let pool = Pool::of_cluster(Cluster::key_of(&service.scope, &service.cluster), part.launch_type);
-    let zones = view.capacity().zones(&pool).map(|(zone, _)| zone.to_string());
+    let zones = view.capacity().zones(&pool).map(ToString::to_string);
     zones.filter(|zone| !zone.is_empty() && near.as_ref().is_none_or(|near| near.contains(zone))).collect()
 }
 

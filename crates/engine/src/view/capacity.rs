@@ -1,23 +1,30 @@
-//! Indexes for placement: what each instance holds, and the instances that take tasks in the orders in which
-//! strategies ask for them.
+//! Indexes for placement: what each instance holds, where it is filed by that, and where the tasks of a group are.
 //!
-//! Invariant: everything here is a function of the tasks and container instances of the view, kept as they change.
+//! Invariant: everything here is a function of the tasks, container instances, services and task definitions of the view,
+//! kept as they change.
 
+use super::demands::{Demand, Demands};
+use super::groups::{Counts, Group, GroupKey, Groups};
+use super::shelves::{Fill, Shelves, Sorting};
+use crate::query::Expression;
 use imbl::{OrdMap, OrdSet};
 use longshore_model::change::Key;
 use longshore_model::cluster::Cluster;
-use longshore_model::container_instance::{self, ContainerInstance, Status};
+use longshore_model::container_instance::{ContainerInstance, Status};
 use longshore_model::task::{DesiredStatus, LaunchType, Task};
 use longshore_model::task_definition::Protocol;
 use longshore_model::{ContainerInstanceId, Resources};
+use std::collections::BTreeSet;
+use std::ops::RangeInclusive;
 use std::sync::Arc;
 
 #[derive(Clone, Default)]
 pub struct Capacity {
-    pools: OrdMap<Pool, OrdMap<Zone, Orders>>,
+    pools: OrdMap<Pool, Arc<Shelves>>,
     loads: OrdMap<ContainerInstanceId, Load>,
     seats: OrdMap<ContainerInstanceId, Seat>,
-    groups: OrdMap<(Key, Arc<str>), Group>,
+    groups: Groups,
+    demands: Demands,
 }
 
 /// The instances that the tasks of one kind may run on.
@@ -27,28 +34,6 @@ pub enum Pool {
     Cluster(Key, LaunchType),
 }
 
-/// An availability zone; empty for instances that are in none.
-pub type Zone = Arc<str>;
-
-/// The instances of a pool in one zone that take tasks, which are ACTIVE and connected.
-#[derive(Clone, Default)]
-pub struct Orders {
-    pub by_id: OrdSet<ContainerInstanceId>,
-    pub by_tasks: OrdSet<(u64, ContainerInstanceId)>,
-    /// By what is left.
-    pub by_cpu: OrdSet<(u64, ContainerInstanceId)>,
-    pub by_memory: OrdSet<(u64, ContainerInstanceId)>,
-}
-
-/// Where the tasks of one group are that are to run.
-#[derive(Clone, Default)]
-pub struct Group {
-    by_instance: OrdMap<ContainerInstanceId, u64>,
-    by_zone: OrdMap<Zone, u64>,
-    /// Instances with tasks of the group, those with the fewest first.
-    pub by_count: OrdSet<(u64, ContainerInstanceId)>,
-}
-
 #[derive(Clone, Default)]
 struct Load {
     tasks: OrdSet<Key>,
@@ -56,13 +41,13 @@ struct Load {
     ports: OrdSet<(Protocol, u16)>,
 }
 
-/// How an instance is filed in its pool.
+/// An instance, and how it is filed.
 #[derive(Clone)]
 struct Seat {
-    pool: Pool,
-    zone: Zone,
     instance: Arc<ContainerInstance>,
-    filed: (u64, Resources),
+    /// `None` while it takes no tasks.
+    pool: Option<Pool>,
+    fill: Fill,
 }
 
 impl Pool {
@@ -88,28 +73,33 @@ impl Pool {
     }
 }
 
-impl Group {
-    pub fn on(&self, instance: ContainerInstanceId) -> u64 {
-        self.by_instance.get(&instance).copied().unwrap_or_default()
-    }
-
-    pub fn in_zone(&self, zone: &str) -> u64 {
-        self.by_zone.get(zone).copied().unwrap_or_default()
-    }
-
-    pub fn instances(&self) -> impl Iterator<Item = (ContainerInstanceId, u64)> {
-        self.by_instance.iter().map(|(id, count)| (*id, *count))
-    }
-}
-
 impl Capacity {
-    /// The zones of a pool with the instances that take tasks in them.
-    pub fn zones(&self, pool: &Pool) -> impl Iterator<Item = (&Zone, &Orders)> {
-        self.pools.get(pool).into_iter().flatten()
+    /// The instances of a pool that take tasks.
+    pub fn shelves(&self, pool: &Pool) -> Option<&Shelves> {
+        self.pools.get(pool).map(|shelves| &**shelves)
     }
 
-    pub fn group(&self, cluster: &Key, group: &str) -> Option<&Group> {
-        self.groups.get(&(cluster.clone(), Arc::from(group)))
+    /// The availability zones with instances of a pool that take tasks; one without a name for those that are in none.
+    pub fn zones(&self, pool: &Pool) -> impl Iterator<Item = &Arc<str>> {
+        self.pools
+            .get(pool)
+            .into_iter()
+            .flat_map(|shelves| shelves.usual().parts())
+            .filter_map(|(zone, _)| zone.first())
+    }
+
+    pub fn group(&self, key: &GroupKey) -> Option<&Group> {
+        self.groups.get(key)
+    }
+
+    /// The tasks of a group by the values of an attribute, where a service asks for it.
+    pub fn spread(&self, key: &GroupKey, attribute: &str) -> Option<&Counts> {
+        self.groups.spread(key, attribute)
+    }
+
+    /// The expression of this text, where a service has it.
+    pub fn expression(&self, text: &str) -> Option<&Arc<Expression>> {
+        self.demands.expression(text)
     }
 
     pub fn tasks_on(&self, instance: ContainerInstanceId) -> impl Iterator<Item = &Key> {
@@ -124,18 +114,25 @@ impl Capacity {
         self.loads.get(&instance).map(|load| load.used).unwrap_or_default()
     }
 
-    /// Whether a task on the instance holds a port of it.
-    pub fn holds_port(&self, instance: ContainerInstanceId, protocol: Protocol, port: u16) -> bool {
-        self.loads.get(&instance).is_some_and(|load| load.ports.contains(&(protocol, port)))
-    }
-
-    /// Any instance, also one that takes no tasks.
-    pub fn known(&self, id: ContainerInstanceId) -> Option<&Arc<ContainerInstance>> {
-        self.instances.get(&id)
+    /// The ports of a range that tasks on the instance hold, in their order.
+    pub fn ports_held(
+        &self,
+        instance: ContainerInstanceId,
+        protocol: Protocol,
+        ports: RangeInclusive<u16>,
+    ) -> impl Iterator<Item = u16> {
+        let (first, last) = ((protocol, *ports.start()), (protocol, *ports.end()));
+        let held = self.loads.get(&instance).into_iter().flat_map(move |load| load.ports.range(first..));
+        held.take_while(move |held| **held <= last).map(|(_, port)| *port)
     }
 
     /// An instance that takes tasks.
     pub fn instance(&self, id: ContainerInstanceId) -> Option<&Arc<ContainerInstance>> {
+        self.seats.get(&id).filter(|seat| seat.pool.is_some()).map(|seat| &seat.instance)
+    }
+
+    /// An instance that may take none.
+    pub fn record(&self, id: ContainerInstanceId) -> Option<&Arc<ContainerInstance>> {
         self.seats.get(&id).map(|seat| &seat.instance)
     }
 
@@ -154,31 +151,81 @@ impl Capacity {
 
     /// Takes in what became of an instance.
     pub fn change_instance(&mut self, id: ContainerInstanceId, after: Option<&Arc<ContainerInstance>>) {
-        if let Some(seat) = self.seats.remove(&id) {
-            self.unfile(id, &seat);
+        let before = self.seats.remove(&id);
+        if let Some((seat, pool)) = before.as_ref().and_then(|seat| Some((seat, seat.pool.as_ref()?))) {
+            self.change_shelves(pool, |shelves| shelves.remove(id, seat.fill));
         }
-        let Some((instance, pool)) = after.and_then(|after| Some((after, Pool::of(after)?))) else { return };
-        let zone = instance.attributes.get(container_instance::ZONE).map(String::as_str);
-        // Fargate capacity is in every zone.
-        let zone = zone.filter(|_| pool != Pool::Fargate).unwrap_or_default().into();
-        self.file(id, Seat { pool, zone, instance: Arc::clone(instance), filed: (0, Resources::default()) });
+        if self.loads.contains_key(&id) {
+            let before = before.as_ref().map(|seat| &*seat.instance);
+            self.groups.change_instance(id, before, after.map(|after| &**after));
+        }
+        if let Some(instance) = after {
+            let (pool, fill) = (Pool::of(instance), self.fill_of(instance));
+            if let Some(pool) = &pool {
+                self.change_shelves(pool, |shelves| shelves.insert(instance, fill));
+            }
+            self.seats.insert(id, Seat { instance: Arc::clone(instance), pool, fill });
+        }
+    }
+
+    /// Takes in what a service asks for now.
+    pub fn change_demand(&mut self, service: &Key, after: Option<Demand>) {
+        let before = self.demands.of_service(service).cloned();
+        if before.as_deref() == after.as_ref() {
+            return;
+        }
+        if let Some(before) = &before {
+            self.groups.spread_over(&before.group, &BTreeSet::new(), |_| None);
+        }
+        if let Some(after) = &after {
+            let seats = &self.seats;
+            let instance = |id| seats.get(&id).map(|seat| &*seat.instance);
+            self.groups.spread_over(&after.group, &after.attributes(), instance);
+        }
+        let pools =
+            [before.map(|before| before.pool.clone()), after.as_ref().map(|after| after.pool.clone())];
+        self.demands.change(service, after);
+        pools.into_iter().flatten().for_each(|pool| self.settle_shelves(&pool));
+    }
+
+    /// Puts up the shelves that are asked for and takes down those that no longer are.
+    fn settle_shelves(&mut self, pool: &Pool) {
+        let wanted = self.demands.shelved(pool);
+        let (seats, demands) = (&self.seats, &self.demands);
+        let shelves = Arc::make_mut(self.pools.entry(pool.clone()).or_default());
+        shelves.keep(&wanted);
+        let missing: Vec<&Sorting> = wanted.iter().filter(|sorting| shelves.of(sorting).is_none()).collect();
+        for sorting in missing {
+            let expressions = sorting.expressions().filter_map(|text| demands.expression(text).cloned());
+            let present: Vec<ContainerInstanceId> = shelves.usual().ids().collect();
+            let present = present.into_iter().filter_map(|id| seats.get(&id));
+            let present = present.map(|seat| (&*seat.instance, seat.fill));
+            shelves.put_up(sorting, expressions.collect(), present);
+        }
+        if shelves.is_empty() {
+            self.pools.remove(pool);
+        }
+    }
+
+    fn change_shelves(&mut self, pool: &Pool, change: impl FnOnce(&mut Shelves)) {
+        let shelves = Arc::make_mut(self.pools.entry(pool.clone()).or_default());
+        change(shelves);
+        if shelves.is_empty() {
+            self.pools.remove(pool);
+        }
     }
 
     fn add(&mut self, key: &Key, task: &Task) {
+        let id = task.container_instance;
         if task.holds_resources() {
-            let load = self.loads.entry(task.container_instance).or_default();
+            let load = self.loads.entry(id).or_default();
             load.tasks.insert(key.clone());
             load.used = load.used.plus(task.size);
             load.ports.extend(task.host_ports.iter().map(|port| (port.protocol, port.host_port)));
-            self.refile(task.container_instance);
+            self.refill(id);
         }
         if counts_in_group(task) {
-            let group = self.groups.entry(group_key(task)).or_default();
-            let count = group.by_instance.entry(task.container_instance).or_default();
-            group.by_count.remove(&(*count, task.container_instance));
-            *count += 1;
-            group.by_count.insert((*count, task.container_instance));
-            *group.by_zone.entry(task.availability_zone.as_str().into()).or_default() += 1;
+            self.groups.add(task, self.seats.get(&id).map(|seat| &*seat.instance));
         }
     }
 
@@ -195,70 +242,29 @@ impl Capacity {
             if load.tasks.is_empty() {
                 self.loads.remove(&id);
             }
-            self.refile(id);
+            self.refill(id);
         }
         if counts_in_group(task) {
-            self.leave_group(task);
+            self.groups.remove(task, self.seats.get(&id).map(|seat| &*seat.instance));
         }
     }
 
-    fn leave_group(&mut self, task: &Task) {
-        let (key, id) = (group_key(task), task.container_instance);
-        let Some(group) = self.groups.get_mut(&key) else { return };
-        let count = group.on(id);
-        group.by_count.remove(&(count, id));
-        if count > 1 {
-            group.by_instance.insert(id, count - 1);
-            group.by_count.insert((count - 1, id));
-        } else {
-            group.by_instance.remove(&id);
-        }
-        let zone: Zone = task.availability_zone.as_str().into();
-        let count = group.in_zone(&zone);
-        if count > 1 {
-            group.by_zone.insert(zone, count - 1);
-        } else {
-            group.by_zone.remove(&zone);
-        }
-        if group.by_instance.is_empty() {
-            self.groups.remove(&key);
+    /// Files an instance where its load now belongs.
+    fn refill(&mut self, id: ContainerInstanceId) {
+        let Some(seat) = self.seats.get(&id) else { return };
+        let (before, after) = (seat.fill, self.fill_of(&seat.instance));
+        let Some(seat) = self.seats.get_mut(&id) else { return };
+        seat.fill = after;
+        if let Some(pool) = seat.pool.clone() {
+            self.change_shelves(&pool, |shelves| shelves.refill(id, before, after));
         }
     }
 
-    /// Puts an instance where its load now belongs.
-    fn refile(&mut self, id: ContainerInstanceId) {
-        if let Some(seat) = self.seats.get(&id).cloned() {
-            self.unfile(id, &seat);
-            self.file(id, seat);
+    fn fill_of(&self, instance: &ContainerInstance) -> Fill {
+        Fill {
+            tasks: self.task_count_on(instance.id) as u64,
+            left: instance.resources.minus(self.used_on(instance.id)),
         }
-    }
-
-    fn unfile(&mut self, id: ContainerInstanceId, seat: &Seat) {
-        let Some(zones) = self.pools.get_mut(&seat.pool) else { return };
-        let Some(orders) = zones.get_mut(&seat.zone) else { return };
-        let (tasks, left) = seat.filed;
-        orders.by_id.remove(&id);
-        orders.by_tasks.remove(&(tasks, id));
-        orders.by_cpu.remove(&(left.cpu, id));
-        orders.by_memory.remove(&(left.memory, id));
-        if orders.by_id.is_empty() {
-            zones.remove(&seat.zone);
-            if zones.is_empty() {
-                self.pools.remove(&seat.pool);
-            }
-        }
-    }
-
-    fn file(&mut self, id: ContainerInstanceId, seat: Seat) {
-        let left = seat.instance.resources.minus(self.used_on(id));
-        let tasks = self.task_count_on(id) as u64;
-        let zones = self.pools.entry(seat.pool.clone()).or_default();
-        let orders = zones.entry(Arc::clone(&seat.zone)).or_default();
-        orders.by_id.insert(id);
-        orders.by_tasks.insert((tasks, id));
-        orders.by_cpu.insert((left.cpu, id));
-        orders.by_memory.insert((left.memory, id));
-        self.seats.insert(id, Seat { filed: (tasks, left), ..seat });
     }
 }
 
@@ -276,8 +282,4 @@ fn holds_the_same(before: &Task, after: &Task) -> bool {
 /// Spreads and distinctInstance look at the tasks that are to run.
 fn counts_in_group(task: &Task) -> bool {
     task.desired_status == DesiredStatus::Running && task.holds_resources()
-}
-
-fn group_key(task: &Task) -> (Key, Arc<str>) {
-    (Cluster::key_of(&task.scope, &task.cluster), task.group.as_str().into())
 }
