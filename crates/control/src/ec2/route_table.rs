@@ -2,7 +2,9 @@
 //! Follows <https://docs.aws.amazon.com/AWSEC2/latest/APIReference/API_CreateRouteTable.html>.
 
 use super::filter::{Filters, Values};
-use super::{all_found, dry_run, internet_gateway, needed, page, refuse, refused, subnet, tag, vpc};
+use super::{
+    all_found, dry_run as check_dry_run, internet_gateway, needed, page, refuse, refused, subnet, tag, vpc,
+};
 use crate::api::Call;
 use crate::context::RandomIds;
 use crate::refuse::Given;
@@ -34,7 +36,7 @@ pub async fn create(
     request: ec2::CreateRouteTableRequest,
 ) -> Result<ec2::CreateRouteTableResult, Fault> {
     let ec2::CreateRouteTableRequest { tag_specifications, client_token, dry_run: dry, vpc_id } = request;
-    dry_run(dry)?;
+    check_dry_run(dry)?;
     let tags = tag::of_new(tag_specifications, ec2::ResourceType::RouteTable)?;
     let made = RouteTable {
         scope: call.scope().clone(),
@@ -65,7 +67,7 @@ fn find<'a>(view: &'a View, scope: &Scope, id: &str) -> Result<&'a Arc<RouteTabl
 
 pub async fn delete(call: Call, request: ec2::DeleteRouteTableRequest) -> Result<(), Fault> {
     let ec2::DeleteRouteTableRequest { dry_run: dry, route_table_id: id } = request;
-    dry_run(dry)?;
+    check_dry_run(dry)?;
     let commit = call.context.commit::<_, Fault, _>(|snapshot, transaction| {
         let present = find(&snapshot.view, call.scope(), &id)?;
         if present.main.is_some() || !present.associations.is_empty() {
@@ -106,6 +108,48 @@ impl Target {
     }
 }
 
+/// Takes a request for a route apart: where it leads to, whither, and what else the request has.
+macro_rules! take_apart {
+    ($target:ident, $to:ident, $request:ident: $shape:ident { $($rest:ident),* $(,)? }) => {
+        let ec2::$shape {
+            destination_prefix_list_id,
+            destination_cidr_block,
+            destination_ipv6_cidr_block,
+            gateway_id,
+            vpc_endpoint_id,
+            transit_gateway_id,
+            local_gateway_id,
+            carrier_gateway_id,
+            core_network_arn,
+            odb_network_arn,
+            egress_only_internet_gateway_id,
+            instance_id,
+            network_interface_id,
+            vpc_peering_connection_id,
+            nat_gateway_id,
+            $($rest),*
+        } = $request;
+        let $to =
+            destination(destination_cidr_block, &destination_ipv6_cidr_block, &destination_prefix_list_id)?;
+        let $target = Target {
+            gateway: gateway_id.filter(|id| !id.is_empty()),
+            others: [
+                ("VpcEndpointId", vpc_endpoint_id.given()),
+                ("TransitGatewayId", transit_gateway_id.given()),
+                ("LocalGatewayId", local_gateway_id.given()),
+                ("CarrierGatewayId", carrier_gateway_id.given()),
+                ("CoreNetworkArn", core_network_arn.given()),
+                ("OdbNetworkArn", odb_network_arn.given()),
+                ("EgressOnlyInternetGatewayId", egress_only_internet_gateway_id.given()),
+                ("InstanceId", instance_id.given()),
+                ("NetworkInterfaceId", network_interface_id.given()),
+                ("VpcPeeringConnectionId", vpc_peering_connection_id.given()),
+                ("NatGatewayId", nat_gateway_id.given()),
+            ],
+        };
+    };
+}
+
 fn destination(given: Option<String>, ipv6: &Option<String>, list: &Option<String>) -> Result<Cidr, Fault> {
     refuse(&[("DestinationIpv6CidrBlock", ipv6.given()), ("DestinationPrefixListId", list.given())])?;
     let given = given.ok_or_else(|| {
@@ -118,43 +162,8 @@ pub async fn create_route(
     call: Call,
     request: ec2::CreateRouteRequest,
 ) -> Result<ec2::CreateRouteResult, Fault> {
-    let ec2::CreateRouteRequest {
-        destination_prefix_list_id,
-        vpc_endpoint_id,
-        transit_gateway_id,
-        local_gateway_id,
-        carrier_gateway_id,
-        core_network_arn,
-        odb_network_arn,
-        dry_run: dry,
-        route_table_id,
-        destination_cidr_block,
-        gateway_id,
-        destination_ipv6_cidr_block,
-        egress_only_internet_gateway_id,
-        instance_id,
-        network_interface_id,
-        vpc_peering_connection_id,
-        nat_gateway_id,
-    } = request;
-    dry_run(dry)?;
-    let to = destination(destination_cidr_block, &destination_ipv6_cidr_block, &destination_prefix_list_id)?;
-    let target = Target {
-        gateway: gateway_id.filter(|id| !id.is_empty()),
-        others: [
-            ("VpcEndpointId", vpc_endpoint_id.given()),
-            ("TransitGatewayId", transit_gateway_id.given()),
-            ("LocalGatewayId", local_gateway_id.given()),
-            ("CarrierGatewayId", carrier_gateway_id.given()),
-            ("CoreNetworkArn", core_network_arn.given()),
-            ("OdbNetworkArn", odb_network_arn.given()),
-            ("EgressOnlyInternetGatewayId", egress_only_internet_gateway_id.given()),
-            ("InstanceId", instance_id.given()),
-            ("NetworkInterfaceId", network_interface_id.given()),
-            ("VpcPeeringConnectionId", vpc_peering_connection_id.given()),
-            ("NatGatewayId", nat_gateway_id.given()),
-        ],
-    };
+    take_apart!(target, to, request: CreateRouteRequest { dry_run, route_table_id });
+    check_dry_run(dry_run)?;
     let commit = call.context.commit::<_, Fault, _>(|snapshot, transaction| {
         let view = &snapshot.view;
         let present = find(view, call.scope(), &route_table_id)?;
@@ -177,45 +186,9 @@ fn is_local(view: &View, table: &RouteTable, to: Cidr) -> bool {
 }
 
 pub async fn replace_route(call: Call, request: ec2::ReplaceRouteRequest) -> Result<(), Fault> {
-    let ec2::ReplaceRouteRequest {
-        destination_prefix_list_id,
-        vpc_endpoint_id,
-        local_target,
-        transit_gateway_id,
-        local_gateway_id,
-        carrier_gateway_id,
-        core_network_arn,
-        odb_network_arn,
-        dry_run: dry,
-        route_table_id,
-        destination_cidr_block,
-        gateway_id,
-        destination_ipv6_cidr_block,
-        egress_only_internet_gateway_id,
-        instance_id,
-        network_interface_id,
-        vpc_peering_connection_id,
-        nat_gateway_id,
-    } = request;
-    dry_run(dry)?;
+    take_apart!(target, to, request: ReplaceRouteRequest { dry_run, route_table_id, local_target });
+    check_dry_run(dry_run)?;
     refuse(&[("LocalTarget", local_target.given())])?;
-    let to = destination(destination_cidr_block, &destination_ipv6_cidr_block, &destination_prefix_list_id)?;
-    let target = Target {
-        gateway: gateway_id.filter(|id| !id.is_empty()),
-        others: [
-            ("VpcEndpointId", vpc_endpoint_id.given()),
-            ("TransitGatewayId", transit_gateway_id.given()),
-            ("LocalGatewayId", local_gateway_id.given()),
-            ("CarrierGatewayId", carrier_gateway_id.given()),
-            ("CoreNetworkArn", core_network_arn.given()),
-            ("OdbNetworkArn", odb_network_arn.given()),
-            ("EgressOnlyInternetGatewayId", egress_only_internet_gateway_id.given()),
-            ("InstanceId", instance_id.given()),
-            ("NetworkInterfaceId", network_interface_id.given()),
-            ("VpcPeeringConnectionId", vpc_peering_connection_id.given()),
-            ("NatGatewayId", nat_gateway_id.given()),
-        ],
-    };
     change_route(&call, &route_table_id, to, |view, table, place| {
         let gateway = target.resolve(view, table)?;
         if let Some(route) = table.routes.get_mut(place) {
@@ -234,7 +207,7 @@ pub async fn delete_route(call: Call, request: ec2::DeleteRouteRequest) -> Resul
         destination_cidr_block,
         destination_ipv6_cidr_block,
     } = request;
-    dry_run(dry)?;
+    check_dry_run(dry)?;
     let to = destination(destination_cidr_block, &destination_ipv6_cidr_block, &destination_prefix_list_id)?;
     change_route(&call, &route_table_id, to, |_, table, place| {
         table.routes.remove(place);
@@ -280,7 +253,7 @@ pub async fn associate(
         subnet_id,
         route_table_id,
     } = request;
-    dry_run(dry)?;
+    check_dry_run(dry)?;
     refuse(&[("GatewayId", gateway_id.given()), ("PublicIpv4Pool", public_ipv4_pool.given())])?;
     let subnet_id = subnet_id
         .ok_or_else(|| refused("MissingParameter", "The request must contain the parameter subnetId"))?;
@@ -337,7 +310,7 @@ fn no_association(id: &str) -> Fault {
 
 pub async fn disassociate(call: Call, request: ec2::DisassociateRouteTableRequest) -> Result<(), Fault> {
     let ec2::DisassociateRouteTableRequest { dry_run: dry, association_id: id } = request;
-    dry_run(dry)?;
+    check_dry_run(dry)?;
     let commit = call.context.commit::<_, Fault, _>(|snapshot, transaction| {
         let mut tables = snapshot.view.route_tables.of(call.scope());
         let has = |table: &RouteTable| table.associations.iter().any(|association| association.id == id);
@@ -361,7 +334,7 @@ pub async fn replace_association(
 ) -> Result<ec2::ReplaceRouteTableAssociationResult, Fault> {
     let ec2::ReplaceRouteTableAssociationRequest { dry_run: dry, association_id: id, route_table_id } =
         request;
-    dry_run(dry)?;
+    check_dry_run(dry)?;
     let new = call
         .context
         .commit::<_, Fault, _>(|snapshot, transaction| {
@@ -401,7 +374,7 @@ pub async fn describe(
 ) -> Result<ec2::DescribeRouteTablesResult, Fault> {
     let ec2::DescribeRouteTablesRequest { next_token, max_results, dry_run: dry, route_table_ids, filters } =
         request;
-    dry_run(dry)?;
+    check_dry_run(dry)?;
     let filters = Filters::parse(filters, |name| FILTERS.contains(&name))?;
     let ids = route_table_ids.unwrap_or_default();
     let view = call.context.view();

@@ -2,7 +2,7 @@
 //! Follows <https://docs.aws.amazon.com/AWSEC2/latest/APIReference/API_SecurityGroupRule.html>.
 
 use super::super::filter::{Filters, Values};
-use super::super::{dry_run, page, refuse, refused, tag, vpc};
+use super::super::{dry_run as check_dry_run, page, refuse, refused, tag, vpc};
 use super::find;
 use super::permission::{Named, find_in, ipv6, is_same, ports, protocol, words};
 use crate::api::Call;
@@ -16,6 +16,31 @@ use longshore_wire::Fault;
 const FILTERS: [&str; 2] = ["group-id", "security-group-rule-id"];
 /// The most rules of a group in a direction.
 const MOST: usize = 60;
+
+/// Takes a request apart that names rules: what names them, and what else it has.
+macro_rules! take_apart {
+    ($named:ident, $request:ident: $shape:ident { $($rest:ident),* $(,)? }) => {
+        let ec2::$shape {
+            cidr_ip,
+            from_port,
+            to_port,
+            ip_protocol,
+            source_security_group_name,
+            source_security_group_owner_id,
+            ip_permissions,
+            $($rest),*
+        } = $request;
+        let $named = Named {
+            cidr_ip,
+            from_port,
+            to_port,
+            ip_protocol,
+            source_security_group_name,
+            source_security_group_owner_id,
+            ip_permissions,
+        };
+    };
+}
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Direction {
@@ -42,29 +67,8 @@ pub async fn authorize_ingress(
     call: Call,
     request: ec2::AuthorizeSecurityGroupIngressRequest,
 ) -> Result<ec2::AuthorizeSecurityGroupIngressResult, Fault> {
-    let ec2::AuthorizeSecurityGroupIngressRequest {
-        cidr_ip,
-        from_port,
-        group_id,
-        group_name,
-        ip_permissions,
-        ip_protocol,
-        source_security_group_name,
-        source_security_group_owner_id,
-        to_port,
-        tag_specifications,
-        dry_run: dry,
-    } = request;
-    dry_run(dry)?;
-    let named = Named {
-        cidr_ip,
-        from_port,
-        to_port,
-        ip_protocol,
-        source_security_group_name,
-        source_security_group_owner_id,
-        ip_permissions,
-    };
+    take_apart!(named, request: AuthorizeSecurityGroupIngressRequest { group_id, group_name, tag_specifications, dry_run });
+    check_dry_run(dry_run)?;
     let tags = tag::of_new(tag_specifications, ec2::ResourceType::SecurityGroupRule)?;
     let group = Group { id: group_id, name: group_name };
     let rules = authorize(&call, group, named, tags, Direction::Ingress).await?;
@@ -75,28 +79,8 @@ pub async fn authorize_egress(
     call: Call,
     request: ec2::AuthorizeSecurityGroupEgressRequest,
 ) -> Result<ec2::AuthorizeSecurityGroupEgressResult, Fault> {
-    let ec2::AuthorizeSecurityGroupEgressRequest {
-        tag_specifications,
-        dry_run: dry,
-        group_id,
-        source_security_group_name,
-        source_security_group_owner_id,
-        ip_protocol,
-        from_port,
-        to_port,
-        cidr_ip,
-        ip_permissions,
-    } = request;
-    dry_run(dry)?;
-    let named = Named {
-        cidr_ip,
-        from_port,
-        to_port,
-        ip_protocol,
-        source_security_group_name,
-        source_security_group_owner_id,
-        ip_permissions,
-    };
+    take_apart!(named, request: AuthorizeSecurityGroupEgressRequest { tag_specifications, dry_run, group_id });
+    check_dry_run(dry_run)?;
     let tags = tag::of_new(tag_specifications, ec2::ResourceType::SecurityGroupRule)?;
     let group = Group { id: Some(group_id), name: None };
     let rules = authorize(&call, group, named, tags, Direction::Egress).await?;
@@ -147,29 +131,8 @@ pub async fn revoke_ingress(
     call: Call,
     request: ec2::RevokeSecurityGroupIngressRequest,
 ) -> Result<ec2::RevokeSecurityGroupIngressResult, Fault> {
-    let ec2::RevokeSecurityGroupIngressRequest {
-        cidr_ip,
-        from_port,
-        group_id,
-        group_name,
-        ip_permissions,
-        ip_protocol,
-        source_security_group_name,
-        source_security_group_owner_id,
-        to_port,
-        security_group_rule_ids,
-        dry_run: dry,
-    } = request;
-    dry_run(dry)?;
-    let named = Named {
-        cidr_ip,
-        from_port,
-        to_port,
-        ip_protocol,
-        source_security_group_name,
-        source_security_group_owner_id,
-        ip_permissions,
-    };
+    take_apart!(named, request: RevokeSecurityGroupIngressRequest { group_id, group_name, security_group_rule_ids, dry_run });
+    check_dry_run(dry_run)?;
     let group = Group { id: group_id, name: group_name };
     let ids = security_group_rule_ids.unwrap_or_default();
     let revoked = revoke(&call, group, named, &ids, Direction::Ingress).await?;
@@ -184,28 +147,8 @@ pub async fn revoke_egress(
     call: Call,
     request: ec2::RevokeSecurityGroupEgressRequest,
 ) -> Result<ec2::RevokeSecurityGroupEgressResult, Fault> {
-    let ec2::RevokeSecurityGroupEgressRequest {
-        security_group_rule_ids,
-        dry_run: dry,
-        group_id,
-        source_security_group_name,
-        source_security_group_owner_id,
-        ip_protocol,
-        from_port,
-        to_port,
-        cidr_ip,
-        ip_permissions,
-    } = request;
-    dry_run(dry)?;
-    let named = Named {
-        cidr_ip,
-        from_port,
-        to_port,
-        ip_protocol,
-        source_security_group_name,
-        source_security_group_owner_id,
-        ip_permissions,
-    };
+    take_apart!(named, request: RevokeSecurityGroupEgressRequest { security_group_rule_ids, dry_run, group_id });
+    check_dry_run(dry_run)?;
     let group = Group { id: Some(group_id), name: None };
     let ids = security_group_rule_ids.unwrap_or_default();
     let revoked = revoke(&call, group, named, &ids, Direction::Egress).await?;
@@ -256,7 +199,7 @@ pub async fn modify(
     request: ec2::ModifySecurityGroupRulesRequest,
 ) -> Result<ec2::ModifySecurityGroupRulesResult, Fault> {
     let ec2::ModifySecurityGroupRulesRequest { group_id, security_group_rules, dry_run: dry } = request;
-    dry_run(dry)?;
+    check_dry_run(dry)?;
     let commit = call.context.commit::<_, Fault, _>(|snapshot, transaction| {
         let view = &snapshot.view;
         let mut next = find(view, call.scope(), &group_id)?.clone();
@@ -319,7 +262,7 @@ pub async fn describe_ingress_anew(
         ip_permissions,
         security_group_rule_descriptions,
     } = request;
-    dry_run(dry)?;
+    check_dry_run(dry)?;
     let group = Group { id: group_id, name: group_name };
     let descriptions = security_group_rule_descriptions.unwrap_or_default();
     describe_anew(&call, group, ip_permissions, &descriptions, Direction::Ingress).await?;
@@ -337,7 +280,7 @@ pub async fn describe_egress_anew(
         ip_permissions,
         security_group_rule_descriptions,
     } = request;
-    dry_run(dry)?;
+    check_dry_run(dry)?;
     let group = Group { id: group_id, name: group_name };
     let descriptions = security_group_rule_descriptions.unwrap_or_default();
     describe_anew(&call, group, ip_permissions, &descriptions, Direction::Egress).await?;
@@ -386,7 +329,7 @@ pub async fn describe(
         next_token,
         max_results,
     } = request;
-    dry_run(dry)?;
+    check_dry_run(dry)?;
     let filters = Filters::parse(filters, |name| FILTERS.contains(&name))?;
     let ids = security_group_rule_ids.unwrap_or_default();
     let view = call.context.view();
