@@ -83,7 +83,7 @@ pub(super) fn kept<'a>(view: &View, service: &'a Service) -> Option<&'a Deployme
 pub fn traffic(view: &View, service: &Service, deployment: &Deployment) -> (u32, u32) {
     let is_primary = service.primary().is_some_and(|primary| primary.id == deployment.id);
     let all = |is_all: bool| if is_all { ALL_TRAFFIC } else { 0 };
-    let Some((_, progress)) = shift(view, service) else { return (all(is_primary), all(is_primary)) };
+    let Some(progress) = weights(view, service) else { return (all(is_primary), all(is_primary)) };
     let source = source(service);
     let left = |share: u32| if source.is_some() { share } else { ALL_TRAFFIC };
     if is_primary {
@@ -91,6 +91,16 @@ pub fn traffic(view: &View, service: &Service, deployment: &Deployment) -> (u32,
     }
     let is_source = source.is_some_and(|source| source.id == deployment.id);
     (all(is_source).saturating_sub(progress.production), all(is_source).saturating_sub(progress.test))
+}
+
+/// How far the traffic has gone over, of a deployment that is under way or was stopped in the middle.
+fn weights<'a>(view: &'a View, service: &Service) -> Option<&'a Progress> {
+    let present = current(view, service)?;
+    let is_of_primary = service.primary().is_some_and(|primary| primary.service_revision == present.target);
+    let is_open =
+        matches!(present.status, ServiceDeploymentStatus::InProgress | ServiceDeploymentStatus::Stopped);
+    let in_stages = !present.configuration.strategy.is_rolling();
+    present.progress.as_ref().filter(|_| is_of_primary && is_open && in_stages)
 }
 
 /// How a deployment begins, of a service that has it already; none where it has no stages.

@@ -285,3 +285,18 @@ fn a_rolling_deployment_with_a_bake_time_is_over_after_it() {
     (0..15).for_each(|_| drop(world.minute(|_| false)));
     assert_eq!(world.service().primary().unwrap().rollout_state, RolloutState::Completed);
 }
+
+#[test]
+fn the_traffic_of_a_deployment_that_is_stopped_stays_where_it_is() {
+    let mut world = world(Strategy::BlueGreen, 0, vec![hook(HookTarget::Pause, Stage::PreScaleUp, None)]);
+    world.deploy(3, false);
+    world.minute(|_| false);
+    let service = world.service();
+    let plan = stop_deployment(&service, Stopped::Aborted, world.now).unwrap();
+    let mut transaction = Transaction::at(Version(0));
+    write(&world.view, &service, &plan, &mut transaction, world.now, &mut world.ids);
+    apply(&mut world.view, transaction);
+    (0..5).for_each(|_| drop(world.minute(|_| false)));
+    assert_eq!((world.running(2), world.running(3)), (3, 0));
+    assert_eq!((world.traffic(2), world.traffic(3)), ((1000, 1000), (0, 0)));
+}
