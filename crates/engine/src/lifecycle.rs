@@ -9,7 +9,7 @@ use longshore_model::task::{
     Container, ContainerStatus, DesiredStatus, Health, LastStatus, Stop, StopCode, Task,
 };
 use longshore_model::task_definition::TaskDefinition;
-use longshore_model::vpc::NetworkInterface;
+use longshore_model::vpc::{Holder, NetworkInterface};
 use longshore_model::{Timestamp, Transaction};
 
 /// The `stoppedReason` of a task whose essential container ended.
@@ -83,7 +83,8 @@ pub fn stop(task: &Task, why: Stop, now: Timestamp) -> Option<Task> {
 pub fn write(view: &View, next: &Task, transaction: &mut Transaction) {
     if let Some(network) = next.network.as_ref().filter(|_| next.last_status == LastStatus::Stopped) {
         let key = NetworkInterface::key_of(&network.network, network.address);
-        if view.network_interfaces.get(&key).is_some_and(|held| held.task.id == next.id) {
+        let holder = Holder::Task(next.reference());
+        if view.network_interfaces.get(&key).is_some_and(|held| held.holder == holder) {
             transaction.delete(key);
         }
     }

@@ -6,7 +6,7 @@ mod choose;
 mod ports;
 mod rules;
 
-pub use address::{RESERVED_FIRST, RESERVED_LAST};
+pub use address::{RESERVED_FIRST, RESERVED_LAST, free_address};
 pub use rules::Reason;
 
 use crate::view::{Pool, View};
@@ -20,7 +20,7 @@ use longshore_model::task::{
     LaunchType, Overrides, Task, Times,
 };
 use longshore_model::task_definition::TaskDefinition;
-use longshore_model::vpc::{MacAddress, NetworkInterface, Subnet};
+use longshore_model::vpc::{Holder, MacAddress, NetworkInterface, Subnet};
 use longshore_model::{ContainerInstanceId, Resources, Scope, Tags, Timestamp, Transaction};
 use rules::Rules;
 use std::collections::BTreeSet;
@@ -331,7 +331,7 @@ fn network_interface(request: &Request, task: &Task, now: Timestamp) -> Option<N
         address: attachment.address,
         mac: attachment.mac,
         security_groups: request.network.iter().flat_map(|n| n.security_groups.clone()).collect(),
-        task: task.reference(),
+        holder: Holder::Task(task.reference()),
         created_at: now,
     })
 }

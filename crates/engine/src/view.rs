@@ -20,6 +20,7 @@ use longshore_model::change::{Change, Key, Undecodable};
 use longshore_model::cluster::Cluster;
 use longshore_model::container_instance::{ContainerInstance, Placements};
 use longshore_model::control_plane::ControlPlane;
+use longshore_model::elb::{Listener, ListenerRule, LoadBalancer, Target, TargetGroup};
 use longshore_model::event::Event;
 use longshore_model::join::{Administrator, Admission, Authority, JoinToken};
 use longshore_model::log_group::LogGroup;
@@ -57,6 +58,11 @@ pub struct View {
     pub route_tables: Table<RouteTable>,
     pub internet_gateways: Table<InternetGateway>,
     pub network_interfaces: Table<NetworkInterface>,
+    pub load_balancers: Table<LoadBalancer>,
+    pub target_groups: Table<TargetGroup>,
+    pub targets: Table<Target>,
+    pub listeners: Table<Listener>,
+    pub listener_rules: Table<ListenerRule>,
     pub log_groups: Table<LogGroup>,
     pub client_tokens: Table<ClientToken>,
     /// What was not read yet by all who want to know.
@@ -396,6 +402,11 @@ impl longshore_model::change::View for View {
             RouteTable::TABLE => self.route_tables.apply(change),
             InternetGateway::TABLE => self.internet_gateways.apply(change),
             NetworkInterface::TABLE => self.apply_network_interface(change),
+            LoadBalancer::TABLE => self.load_balancers.apply(change),
+            TargetGroup::TABLE => self.target_groups.apply(change),
+            Target::TABLE => self.targets.apply(change),
+            Listener::TABLE => self.listeners.apply(change),
+            ListenerRule::TABLE => self.listener_rules.apply(change),
             ControlPlane::TABLE => self.control_planes.apply(change),
             Authority::TABLE => self.authorities.apply(change),
             Administrator::TABLE => self.administrators.apply(change),

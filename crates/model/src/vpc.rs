@@ -103,8 +103,16 @@ pub struct NetworkInterface {
     pub address: Ipv4Addr,
     pub mac: MacAddress,
     pub security_groups: Vec<String>,
-    pub task: TaskRef,
+    pub holder: Holder,
     pub created_at: Timestamp,
+}
+
+/// What a network interface belongs to.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Holder {
+    Task(TaskRef),
+    /// The load balancer of this name, in the interface's scope.
+    LoadBalancer(String),
 }
 
 /// Says that an account's region was given what AWS gives a new one: its default VPC. It stays when the user

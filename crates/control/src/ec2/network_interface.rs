@@ -1,4 +1,4 @@
-//! Network interfaces of tasks. Follows
+//! Network interfaces of tasks and load balancers. Follows
 //! <https://docs.aws.amazon.com/AWSEC2/latest/APIReference/API_DescribeNetworkInterfaces.html>.
 
 use super::filter::{Filters, Values};
@@ -6,18 +6,22 @@ use super::{dry_run, page};
 use crate::api::Call;
 use longshore_ec2 as ec2;
 use longshore_engine::View;
-use longshore_model::vpc::{NetworkInterface, SecurityGroup, Subnet};
+use longshore_model::elb::{LoadBalancer, LoadBalancerType};
+use longshore_model::vpc::{Holder, NetworkInterface, SecurityGroup, Subnet};
 use longshore_model::{Scope, Tags};
 use longshore_wire::{Fault, Timestamp};
 
-const FILTERS: [&str; 10] = [
+const FILTERS: [&str; 13] = [
     "addresses.private-ip-address",
     "availability-zone",
+    "description",
     "group-id",
     "mac-address",
     "network-interface-id",
     "owner-id",
     "private-ip-address",
+    "requester-id",
+    "requester-managed",
     "status",
     "subnet-id",
     "vpc-id",
@@ -58,6 +62,9 @@ fn values(view: &View, interface: &NetworkInterface, filter: &str) -> Values {
     Some(match filter {
         "addresses.private-ip-address" | "private-ip-address" => vec![interface.address.to_string()],
         "availability-zone" => subnet.map(|subnet| subnet.availability_zone.clone()).into_iter().collect(),
+        "description" => vec![described(view, interface).0],
+        "requester-id" => described(view, interface).2.map(str::to_owned).into_iter().collect(),
+        "requester-managed" => vec![described(view, interface).2.is_some().to_string()],
         "group-id" => interface.security_groups.clone(),
         "mac-address" => vec![interface.mac.to_string()],
         "network-interface-id" => vec![interface.id.clone()],
@@ -79,6 +86,7 @@ fn render(view: &View, scope: &Scope, interface: &NetworkInterface) -> ec2::Netw
             .map(|group| group.name.clone()),
     };
     let account = scope.account.to_string();
+    let (description, kind, requester) = described(view, interface);
     let attachment = ec2::NetworkInterfaceAttachment {
         attachment_id: Some(format!("eni-attach-{}", interface.id.trim_start_matches("eni-"))),
         attach_time: Some(Timestamp(interface.created_at.millis())),
@@ -96,23 +104,45 @@ fn render(view: &View, scope: &Scope, interface: &NetworkInterface) -> ec2::Netw
     ec2::NetworkInterface {
         attachment: Some(attachment),
         availability_zone: subnet.map(|subnet| subnet.availability_zone.clone()),
-        description: Some(format!(
-            "arn:aws:ecs:{}:{account}:attachment/{}",
-            scope.region, interface.attachment
-        )),
+        description: Some(description),
         groups: Some(interface.security_groups.iter().map(group).collect()),
-        interface_type: Some(ec2::NetworkInterfaceType::Interface),
+        interface_type: Some(kind),
         mac_address: Some(interface.mac.to_string()),
         network_interface_id: Some(interface.id.clone()),
         owner_id: Some(account),
         private_ip_address: Some(interface.address.to_string()),
         private_ip_addresses: Some(vec![address]),
-        requester_managed: Some(false),
+        requester_id: requester.map(str::to_owned),
+        requester_managed: Some(requester.is_some()),
         source_dest_check: Some(true),
         status: Some(ec2::NetworkInterfaceStatus::InUse),
         subnet_id: Some(interface.subnet.clone()),
         tag_set: Some(Vec::new()),
         vpc_id: subnet.map(|subnet| subnet.vpc.clone()),
         ..ec2::NetworkInterface::default()
+    }
+}
+
+/// What is said of it, of what kind it is, and which service made it.
+fn described(
+    view: &View,
+    interface: &NetworkInterface,
+) -> (String, ec2::NetworkInterfaceType, Option<&'static str>) {
+    let Scope { account, region } = &interface.scope;
+    match &interface.holder {
+        Holder::Task(_) => {
+            let description = format!("arn:aws:ecs:{region}:{account}:attachment/{}", interface.attachment);
+            (description, ec2::NetworkInterfaceType::Interface, None)
+        }
+        Holder::LoadBalancer(name) => {
+            let load_balancer = view.load_balancers.get(&LoadBalancer::key_of(&interface.scope, name));
+            let is_network = load_balancer.is_some_and(|found| found.kind == LoadBalancerType::Network);
+            let kind = match is_network {
+                true => ec2::NetworkInterfaceType::NetworkLoadBalancer,
+                false => ec2::NetworkInterfaceType::Interface,
+            };
+            let path = load_balancer.map_or_else(|| name.clone(), |found| found.path());
+            (format!("ELB {path}"), kind, Some("amazon-elb"))
+        }
     }
 }

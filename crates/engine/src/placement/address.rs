@@ -45,7 +45,7 @@ fn in_zone<'a>(network: &'a Network, zone: Option<&'a str>) -> impl Iterator<Ite
 
 /// Starts looking at a place that depends on the interface, so that an address just given back is not the next one to be
 /// used: peers may still hold connections to it.
-fn free_address(view: &View, subnet: &Subnet, network_interface: &str) -> Option<Ipv4Addr> {
+pub fn free_address(view: &View, subnet: &Subnet, network_interface: &str) -> Option<Ipv4Addr> {
     let usable = Some(usable(subnet)).filter(|usable| *usable > 0)?;
     let start = stable_hash(network_interface.bytes()) % usable;
     let is_held = |address: &Ipv4Addr| {
