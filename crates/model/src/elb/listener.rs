@@ -1,3 +1,5 @@
+//! What a load balancer listens to, and what it does with what comes. Invariant: a port has one listener.
+
 use super::{Attributes, LoadBalancer, arn};
 use crate::change::Key;
 use crate::record::Record;

@@ -1,3 +1,5 @@
+//! A load balancer and its addresses. Invariant: a region has each name once.
+
 use super::{Attributes, arn};
 use crate::change::Key;
 use crate::id::stable_hash;

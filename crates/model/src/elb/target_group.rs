@@ -1,3 +1,5 @@
+//! Where load balancers send, and how well that is. Invariant: a group has each pair of id and port once.
+
 use super::{Attributes, arn};
 use crate::change::Key;
 use crate::record::Record;
