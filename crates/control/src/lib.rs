@@ -7,6 +7,7 @@ pub mod context;
 pub mod coverage;
 pub mod ec2;
 pub mod ecs;
+pub mod edges;
 pub mod front;
 mod hooks;
 pub mod housekeeping;

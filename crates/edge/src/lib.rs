@@ -1,1 +1,59 @@
-//! (to come)
+//! The shell for traffic: what load balancers listen to and where they send it, and the checks of targets.
+//!
+//! Invariant: what is done is a function of the records that control sent last; a change of them breaks no connection that
+//! it does not concern.
+
+mod group;
+mod http;
+mod listening;
+mod peer;
+mod probe;
+mod traffic;
+
+use async_trait::async_trait;
+use longshore_model::Timestamp;
+use longshore_model::link::edge::{FromEdge, ToEdge};
+use std::collections::BTreeSet;
+use std::net::Ipv4Addr;
+use std::sync::Arc;
+use tokio::sync::mpsc;
+use traffic::Traffic;
+
+/// Makes the machine answer at addresses.
+#[async_trait]
+pub trait Addresses: Send + Sync {
+    /// The machine has these and no others of the edge's. Says which of them it could not have, and why.
+    async fn hold(&self, addresses: &BTreeSet<Ipv4Addr>) -> Vec<(Ipv4Addr, String)>;
+}
+
+/// What an edge needs of the machine that it is on.
+#[derive(Clone)]
+pub struct Config {
+    pub addresses: Arc<dyn Addresses>,
+    pub clock: Arc<dyn Fn() -> Timestamp + Send + Sync>,
+}
+
+/// The edge's end of its link.
+pub struct Link {
+    pub from_control: mpsc::Receiver<ToEdge>,
+    pub to_control: mpsc::Sender<FromEdge>,
+}
+
+/// Until the link closes. Connections that stand then go on until their ends close them.
+pub async fn run(config: Config, mut link: Link) {
+    let mut traffic = Traffic::new(config);
+    loop {
+        tokio::select! {
+            message = link.from_control.recv() => match message {
+                None => return,
+                Some(ToEdge::Everything(rows)) => traffic.restart(rows).await,
+                Some(ToEdge::Changed(rows)) => traffic.change(rows).await,
+            },
+            reports = traffic.seen() => {
+                if link.to_control.send(FromEdge::Targets(reports)).await.is_err() {
+                    return;
+                }
+            }
+        }
+    }
+}

@@ -5,6 +5,8 @@ pub mod admission;
 pub mod assignment;
 pub mod capacity_provider;
 pub mod default_vpc;
+pub mod edge;
+pub mod elb;
 pub mod events;
 pub mod lifecycle;
 pub mod membership;

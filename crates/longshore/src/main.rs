@@ -19,6 +19,7 @@ mod machine;
 mod remote;
 mod server;
 mod token;
+mod traffic;
 mod up;
 mod why;
 

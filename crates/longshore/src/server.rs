@@ -4,7 +4,7 @@ use crate::config::Up;
 use crate::credentials::ACCOUNT;
 use crate::data_dir::{DataDir, Identity};
 use crate::instance::{LINK, Machine, Opened};
-use crate::{Outcome, machine};
+use crate::{Outcome, machine, traffic};
 use longshore_agent::agent;
 use longshore_agent::network;
 use longshore_agent::runtime::{Runtime, supervisor::Containerd};
@@ -100,6 +100,7 @@ impl Server {
             let hello = hello(*id, name, resources, machine::attributes(REGION, number));
             server.start_instance(data_dir, up, index, place, hello, member_of(up, *id)).await?;
         }
+        server.running.extend(traffic::start(&server.control.context, data_dir.path()).await?);
         wait_for_agents(&server.control.context, &server.instances).await;
         Ok(server)
     }

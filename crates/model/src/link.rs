@@ -1,5 +1,7 @@
-//! The messages between control and an agent. Both directions are level-triggered: a message says how things
+//! The messages between control and an agent, and in [`edge`] those between control and an edge. Both directions are level-triggered: a message says how things
 //! are, so that one lost with a broken link is made good by the next.
+
+pub mod edge;
 
 use crate::container_instance::{AgentVersion, CpuArchitecture, Ports};
 use crate::id::{ContainerInstanceId, TaskId};

@@ -13,6 +13,7 @@ mod bridge;
 mod down;
 mod error;
 pub mod files;
+mod holder;
 mod instance;
 mod names;
 mod namespace;
@@ -23,6 +24,7 @@ mod rules;
 
 pub use self::down::down;
 pub use self::error::Error;
+pub use self::holder::Holder;
 pub use self::names::ServerId;
 
 use self::error::Attempt;

@@ -34,6 +34,11 @@ impl ServerId {
         format!("{PREFIX}{}r", self.0)
     }
 
+    /// The interface that holds the addresses of load balancers.
+    pub(super) fn edge(&self) -> String {
+        format!("{PREFIX}{}e", self.0)
+    }
+
     /// This machine's end of the link to an instance that has its own namespace.
     pub(super) fn link(&self, instance: u16) -> String {
         format!("{PREFIX}{}i{instance}", self.0)

@@ -212,6 +212,15 @@ impl Netlink {
         existing_is_fine(added).attempt(|| format!("add address {address}/{prefix}"))
     }
 
+    /// Removing what is not there succeeds.
+    pub async fn remove_address(&self, interface: u32, address: Ipv4Addr, prefix: u8) -> Result<(), Error> {
+        let message = without_route(interface, address, prefix);
+        let removed = self.handle.address().del(message).execute().await.map_err(IntoIo::into_io);
+        let removed = absent_is_fine(removed)
+            .or_else(|error| super::namespace::ignore(io::ErrorKind::AddrNotAvailable, Err(error)));
+        removed.attempt(|| format!("remove address {address}/{prefix}"))
+    }
+
     pub async fn set_route(&self, to: To, hop: Hop, source: Option<Ipv4Addr>) -> Result<(), Error> {
         let route = route_to(to).protocol(PROTOCOL);
         let route = match hop {

@@ -1,0 +1,12 @@
+//! Application load balancers: HTTP in, a rule, HTTP out to a target.
+
+mod answer;
+mod body;
+mod headers;
+mod send;
+mod serve;
+mod tunnel;
+
+pub use headers::ForwardedFor;
+pub use send::connect;
+pub use serve::{Course, Door, Ends, Route, Routes, serve};

@@ -1,0 +1,107 @@
+//! Asks a target. Invariant: a request is sent again only when no byte of it can have reached a target.
+
+use crate::group::Group;
+use crate::peer::{Busy, Peer, Sender};
+use http::{Request, Response, StatusCode};
+use hyper::body::Incoming;
+use hyper::client::conn::http1;
+use hyper_util::rt::TokioIo;
+use std::io;
+use std::net::{Ipv4Addr, SocketAddrV4};
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::net::{TcpSocket, TcpStream};
+use tokio::time::timeout;
+
+/// How long a target may take to accept a connection.
+const CONNECT: Duration = Duration::from_secs(10);
+/// How many targets are tried that cannot be connected to.
+const TRIES: usize = 3;
+/// What the head of an answer may take.
+const HEAD: usize = 64 * 1024;
+
+/// A target's answer, and the connection that it came by.
+pub struct Sent {
+    pub response: Response<Incoming>,
+    pub sender: Sender,
+    pub busy: Busy,
+}
+
+/// What became of a request on one connection.
+enum Tried {
+    Answered(Response<Incoming>),
+    /// Nothing of it was sent.
+    Unsent(Request<Incoming>),
+    Failed(StatusCode),
+}
+
+/// Asks a target of the group, from the address `own`; else the status that says why there is no answer.
+pub async fn send(
+    group: &Group,
+    mut request: Request<Incoming>,
+    own: Ipv4Addr,
+    limit: Duration,
+) -> Result<Sent, StatusCode> {
+    let mut tried: Vec<Arc<Peer>> = Vec::new();
+    let mut status = StatusCode::SERVICE_UNAVAILABLE;
+    while tried.len() < TRIES {
+        let Some(busy) = group.choose(&tried) else { break };
+        let peer = Arc::clone(busy.peer());
+        while let Some(mut sender) = peer.take_idle().await {
+            match ask(&mut sender, request, limit).await {
+                Tried::Answered(response) => return Ok(Sent { response, sender, busy }),
+                Tried::Failed(status) => return Err(status),
+                Tried::Unsent(back) => request = back,
+            }
+        }
+        match timeout(CONNECT, open(own, peer.address)).await {
+            Ok(Ok(mut sender)) => match ask(&mut sender, request, limit).await {
+                Tried::Answered(response) => return Ok(Sent { response, sender, busy }),
+                Tried::Failed(status) => return Err(status),
+                Tried::Unsent(back) => {
+                    request = back;
+                    status = StatusCode::BAD_GATEWAY;
+                }
+            },
+            Ok(Err(error)) => {
+                tracing::debug!(error = &error as &dyn std::error::Error, target = %peer.address, "no connection");
+                status = StatusCode::BAD_GATEWAY;
+            }
+            Err(_) => status = StatusCode::GATEWAY_TIMEOUT,
+        }
+        tried.push(peer);
+    }
+    Err(status)
+}
+
+async fn ask(sender: &mut Sender, request: Request<Incoming>, limit: Duration) -> Tried {
+    match timeout(limit, sender.try_send_request(request)).await {
+        Ok(Ok(response)) => Tried::Answered(response),
+        Ok(Err(mut error)) => match error.take_message() {
+            Some(request) => Tried::Unsent(request),
+            None => Tried::Failed(StatusCode::BAD_GATEWAY),
+        },
+        Err(_) => Tried::Failed(StatusCode::GATEWAY_TIMEOUT),
+    }
+}
+
+async fn open(own: Ipv4Addr, target: SocketAddrV4) -> io::Result<Sender> {
+    let stream = connect(own, target).await?;
+    stream.set_nodelay(true)?;
+    let handshake = http1::Builder::new().max_buf_size(HEAD).handshake(TokioIo::new(stream));
+    let (mut sender, connection) = handshake.await.map_err(io::Error::other)?;
+    tokio::spawn(async move {
+        if let Err(error) = connection.with_upgrades().await {
+            tracing::debug!(error = &error as &dyn std::error::Error, %target, "a connection broke");
+        }
+    });
+    sender.ready().await.map_err(io::Error::other)?;
+    Ok(sender)
+}
+
+/// From one of the load balancer's addresses, which is what the security groups of targets know.
+pub async fn connect(own: Ipv4Addr, target: SocketAddrV4) -> io::Result<TcpStream> {
+    let socket = TcpSocket::new_v4()?;
+    socket.bind(SocketAddrV4::new(own, 0).into())?;
+    socket.connect(target.into()).await
+}

@@ -1,0 +1,219 @@
+//! Serves the connections of a listener. Invariant: a request follows the rules as they are when it comes, whenever its
+//! connection was made.
+
+use super::answer;
+use super::body::Payload;
+use super::headers::{self, ForwardedFor, Origin};
+use super::send::{self, Sent};
+use super::tunnel;
+use crate::group::Group;
+use arc_swap::ArcSwap;
+use http::header::HOST;
+use http::uri::{PathAndQuery, Uri};
+use http::{Request, Response, StatusCode, Version};
+use hyper::body::Incoming;
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use longshore_engine::elb::{choice, routing};
+use longshore_model::Timestamp;
+use longshore_model::elb::{Condition, FixedResponse, ForwardGroup, Redirect};
+use std::convert::Infallible;
+use std::net::{IpAddr, Ipv4Addr};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+use tokio::net::TcpStream;
+use tokio::sync::watch;
+
+/// What one request's line and headers may take, as on AWS.
+const HEAD: usize = 64 * 1024;
+
+/// A listener as its connections meet it.
+pub struct Door {
+    pub routes: ArcSwap<Routes>,
+    pub clock: Arc<dyn Fn() -> Timestamp + Send + Sync>,
+    /// Which part of the weights the next request falls in.
+    pub turn: AtomicU64,
+}
+
+/// What is done with requests.
+pub struct Routes {
+    pub port: u16,
+    pub protocol: &'static str,
+    /// How long a target may take to answer, and a client to ask.
+    pub idle: Duration,
+    pub forwarded_for: ForwardedFor,
+    /// The lowest number first.
+    pub rules: Vec<Route>,
+    pub default: Course,
+}
+
+pub struct Route {
+    pub conditions: Vec<Condition>,
+    pub course: Course,
+}
+
+pub enum Course {
+    Forward {
+        weights: Vec<ForwardGroup>,
+        groups: Vec<Arc<Group>>,
+    },
+    Redirect(Redirect),
+    Fixed(FixedResponse),
+    /// The records say nothing that can be done.
+    Nowhere,
+}
+
+impl Routes {
+    fn course(&self, asked: &Asked<'_>) -> &Course {
+        let rule = self.rules.iter().find(|rule| routing::meets(asked, &rule.conditions));
+        rule.map_or(&self.default, |rule| &rule.course)
+    }
+}
+
+/// The two ends of a connection.
+#[derive(Clone, Copy, Debug)]
+pub struct Ends {
+    pub client: IpAddr,
+    /// The load balancer's address that it was made to; targets are asked from there.
+    pub own: Ipv4Addr,
+}
+
+/// Until the connection ends; when the listener does, after the answer that is under way.
+pub async fn serve(door: Arc<Door>, stream: TcpStream, ends: Ends, mut stop: watch::Receiver<bool>) {
+    let idle = door.routes.load().idle;
+    let service = service_fn(move |request| {
+        let door = Arc::clone(&door);
+        async move { Ok::<_, Infallible>(answer(&door, request, ends).await) }
+    });
+    let mut builder = http1::Builder::new();
+    builder.timer(TokioTimer::new()).header_read_timeout(idle).max_buf_size(HEAD);
+    let connection = builder.serve_connection(TokioIo::new(stream), service).with_upgrades();
+    let mut connection = std::pin::pin!(connection);
+    let told = async {
+        // Where nobody can say so any more, it is so.
+        let _ = stop.wait_for(|stop| *stop).await;
+    };
+    let ended = tokio::select! {
+        ended = connection.as_mut() => ended,
+        () = told => {
+            connection.as_mut().graceful_shutdown();
+            connection.await
+        }
+    };
+    if let Err(error) = ended {
+        tracing::debug!(error = &error as &dyn std::error::Error, client = %ends.client, "a connection broke");
+    }
+}
+
+async fn answer(door: &Door, request: Request<Incoming>, ends: Ends) -> Response<Payload> {
+    let routes = door.routes.load_full();
+    let Some(request) = normalized(request) else { return answer::failure(StatusCode::BAD_REQUEST) };
+    let asked = Asked { request: &request, source: ends.client };
+    match routes.course(&asked) {
+        Course::Fixed(response) => answer::fixed(response),
+        Course::Redirect(redirect) => {
+            let came = routing::Came {
+                protocol: routes.protocol,
+                host: routing::Request::host(&asked),
+                port: routes.port,
+                path: request.uri().path(),
+                query: request.uri().query().unwrap_or_default(),
+            };
+            answer::redirect(redirect.status, &routing::location(redirect, came))
+        }
+        Course::Forward { weights, groups } => {
+            let number = door.turn.fetch_add(1, Ordering::Relaxed);
+            match choice::group(weights, number).and_then(|place| groups.get(place)) {
+                Some(group) => forward(door, &routes, group, request, ends).await,
+                None => answer::failure(answer::UNAVAILABLE),
+            }
+        }
+        Course::Nowhere => answer::failure(answer::UNAVAILABLE),
+    }
+}
+
+async fn forward(
+    door: &Door,
+    routes: &Routes,
+    group: &Group,
+    mut request: Request<Incoming>,
+    ends: Ends,
+) -> Response<Payload> {
+    let upgrades = headers::is_upgrade(request.headers());
+    let client = upgrades.then(|| hyper::upgrade::on(&mut request));
+    let origin = Origin { client: ends.client, port: routes.port, protocol: routes.protocol };
+    headers::strip(request.headers_mut(), upgrades);
+    headers::forward(request.headers_mut(), origin, routes.forwarded_for, (door.clock)());
+    let Sent { response, sender, busy } = match send::send(group, request, ends.own, routes.idle).await {
+        Ok(sent) => sent,
+        Err(status) => return answer::failure(status),
+    };
+    let switches = response.status() == StatusCode::SWITCHING_PROTOCOLS;
+    match client {
+        Some(client) if switches => tunnel::open(client, response, busy),
+        _ if switches => answer::failure(StatusCode::BAD_GATEWAY),
+        _ => pass(response, sender, busy),
+    }
+}
+
+/// The target's answer as the client gets it.
+fn pass(
+    response: Response<Incoming>,
+    sender: crate::peer::Sender,
+    busy: crate::peer::Busy,
+) -> Response<Payload> {
+    let (mut head, body) = response.into_parts();
+    headers::strip(&mut head.headers, false);
+    head.version = Version::HTTP_11;
+    Response::from_parts(head, Payload::Passed(super::body::Passed::new(body, Some(sender), busy)))
+}
+
+/// The request as targets are asked: the path alone, and the host in its header. `None` for one without a host.
+fn normalized(mut request: Request<Incoming>) -> Option<Request<Incoming>> {
+    if let Some(authority) = request.uri().authority() {
+        let host = authority.as_str().parse().ok()?;
+        request.headers_mut().insert(HOST, host);
+        let path = request.uri().path_and_query().cloned();
+        *request.uri_mut() = Uri::from(path.unwrap_or(PathAndQuery::from_static("/")));
+    }
+    *request.version_mut() = Version::HTTP_11;
+    request.headers().contains_key(HOST).then_some(request)
+}
+
+/// A request as rules see it.
+struct Asked<'a> {
+    request: &'a Request<Incoming>,
+    source: IpAddr,
+}
+
+impl routing::Request for Asked<'_> {
+    fn host(&self) -> &str {
+        let host = self.request.headers().get(HOST).and_then(|host| host.to_str().ok()).unwrap_or_default();
+        match host.rsplit_once(':') {
+            Some((name, port)) if port.bytes().all(|b| b.is_ascii_digit()) => name,
+            _ => host,
+        }
+    }
+
+    fn path(&self) -> &str {
+        self.request.uri().path()
+    }
+
+    fn query(&self) -> &str {
+        self.request.uri().query().unwrap_or_default()
+    }
+
+    fn method(&self) -> &str {
+        self.request.method().as_str()
+    }
+
+    fn source(&self) -> IpAddr {
+        self.source
+    }
+
+    fn any_header(&self, name: &str, is_so: &dyn Fn(&str) -> bool) -> bool {
+        self.request.headers().get_all(name).iter().filter_map(|value| value.to_str().ok()).any(is_so)
+    }
+}

@@ -1,0 +1,336 @@
+//! Makes listeners, groups and checks be what the records say.
+//!
+//! Invariant: what stays the same in the records stays the same here: sockets, connections and the course of checks.
+
+use crate::Config;
+use crate::group::Group;
+use crate::http::{Course, Door, ForwardedFor, Route, Routes};
+use crate::listening::Listening;
+use crate::peer::Peer;
+use crate::probe;
+use arc_swap::ArcSwap;
+use longshore_engine::View;
+use longshore_model::Record;
+use longshore_model::change::{Change, Key, View as _};
+use longshore_model::elb::{
+    Action, HealthCheck, Listener, ListenerRule, LoadBalancer, LoadBalancerType, Protocol, Target,
+    TargetGroup,
+};
+use longshore_model::link::edge::{Row, TargetReport, TargetSeen};
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::Ipv4Addr;
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+use std::time::Duration;
+use tokio::sync::mpsc;
+use tokio::task::AbortHandle;
+
+/// Reports that may wait to be sent; checks wait when there are more.
+const REPORTS: usize = 1024;
+/// Seconds without `idle_timeout.timeout_seconds`.
+const IDLE: u64 = 60;
+
+pub struct Traffic {
+    config: Config,
+    view: View,
+    groups: BTreeMap<Key, Arc<Group>>,
+    peers: BTreeMap<Key, Arc<Peer>>,
+    doors: BTreeMap<(Ipv4Addr, u16), (Arc<Door>, Listening)>,
+    probes: BTreeMap<Key, Probe>,
+    /// Targets that are waited for to have no request.
+    draining: BTreeMap<Key, AbortHandle>,
+    reports: mpsc::Sender<TargetReport>,
+    seen: mpsc::Receiver<TargetReport>,
+}
+
+struct Probe {
+    peer: Arc<Peer>,
+    check: HealthCheck,
+    own: Ipv4Addr,
+    task: AbortHandle,
+}
+
+impl Drop for Probe {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+impl Traffic {
+    pub fn new(config: Config) -> Self {
+        let (reports, seen) = mpsc::channel(REPORTS);
+        Self {
+            config,
+            view: View::default(),
+            groups: BTreeMap::new(),
+            peers: BTreeMap::new(),
+            doors: BTreeMap::new(),
+            probes: BTreeMap::new(),
+            draining: BTreeMap::new(),
+            reports,
+            seen,
+        }
+    }
+
+    /// What was seen of targets since it was last asked for.
+    pub async fn seen(&mut self) -> Vec<TargetReport> {
+        let mut reports = Vec::new();
+        self.seen.recv_many(&mut reports, REPORTS).await;
+        reports
+    }
+
+    /// Takes in everything anew.
+    pub async fn restart(&mut self, rows: Vec<Row>) {
+        self.view = View::default();
+        self.apply(rows);
+        self.follow_listeners().await;
+        self.follow_groups(|_| true);
+    }
+
+    /// Takes in records that have changed.
+    pub async fn change(&mut self, rows: Vec<Row>) {
+        let keys: Vec<Key> = rows.iter().map(|row| row.key.clone()).collect();
+        let mut concerned: BTreeSet<Key> = keys.iter().filter_map(|key| self.group_of(key)).collect();
+        self.apply(rows);
+        concerned.extend(keys.iter().filter_map(|key| self.group_of(key)));
+        let listens = [LoadBalancer::TABLE, Listener::TABLE, ListenerRule::TABLE];
+        if keys.iter().any(|key| listens.contains(&key.table())) {
+            self.follow_listeners().await;
+            // Which groups are in use may be others now.
+            self.follow_groups(|_| true);
+        } else {
+            self.follow_groups(|group| concerned.contains(group));
+        }
+    }
+
+    fn apply(&mut self, rows: Vec<Row>) {
+        for row in rows {
+            if let Err(error) = self.view.apply(&Change::from(row)) {
+                tracing::error!(error = &error as &dyn std::error::Error, "a record is passed over");
+            }
+        }
+    }
+
+    /// The key of the group that a record is, or is of.
+    fn group_of(&self, key: &Key) -> Option<Key> {
+        match key.table() {
+            TargetGroup::TABLE => Some(key.clone()),
+            Target::TABLE => {
+                let target = self.view.targets.get(key)?;
+                let mut groups = self.view.target_groups.of(&target.scope);
+                groups.find(|group| group.id == target.target_group).map(|group| group.key())
+            }
+            _ => None,
+        }
+    }
+
+    /// Opens and closes sockets, and changes what is done with requests.
+    async fn follow_listeners(&mut self) {
+        let balancers: Vec<Arc<LoadBalancer>> = self.view.load_balancers.iter().cloned().collect();
+        let addresses = balancers.iter().flat_map(|balancer| balancer.addresses()).collect();
+        for (address, error) in self.config.addresses.hold(&addresses).await {
+            tracing::error!(%address, error, "a load balancer has no address");
+        }
+        let mut wanted = BTreeSet::new();
+        for balancer in balancers.iter().filter(|found| found.kind == LoadBalancerType::Application) {
+            let listeners =
+                self.view.listeners.under(&Listener::prefix_of(&balancer.scope, &balancer.path()));
+            for listener in listeners.cloned().collect::<Vec<_>>() {
+                for address in balancer.addresses() {
+                    wanted.insert((address, listener.port));
+                    self.open(balancer, &listener, address);
+                }
+            }
+        }
+        self.doors.retain(|place, _| wanted.contains(place));
+    }
+
+    fn open(&mut self, balancer: &LoadBalancer, listener: &Listener, address: Ipv4Addr) {
+        if listener.protocol != Protocol::Http {
+            return;
+        }
+        let routes = self.routes(balancer, listener);
+        let place = (address, listener.port);
+        if let Some((door, _)) = self.doors.get(&place) {
+            door.routes.store(Arc::new(routes));
+            return;
+        }
+        let door = Arc::new(Door {
+            routes: ArcSwap::from_pointee(routes),
+            clock: Arc::clone(&self.config.clock),
+            turn: AtomicU64::new(0),
+        });
+        match Listening::open(address, listener.port, Arc::clone(&door)) {
+            Ok(listening) => drop(self.doors.insert(place, (door, listening))),
+            Err(error) => {
+                let (error, port) = (&error as &dyn std::error::Error, listener.port);
+                tracing::error!(error, %address, port, "a listener has no socket");
+            }
+        }
+    }
+
+    fn routes(&mut self, balancer: &LoadBalancer, listener: &Listener) -> Routes {
+        let prefix = ListenerRule::prefix_of(&listener.scope, &listener.load_balancer, &listener.id);
+        let mut rules: Vec<Arc<ListenerRule>> = self.view.listener_rules.under(&prefix).cloned().collect();
+        rules.sort_by_key(|rule| rule.priority);
+        let idle = balancer.attribute("idle_timeout.timeout_seconds").and_then(|text| text.parse().ok());
+        let forwarded_for = match balancer.attribute("routing.http.xff_header_processing.mode") {
+            Some("preserve") => ForwardedFor::Preserve,
+            Some("remove") => ForwardedFor::Remove,
+            _ => ForwardedFor::Append,
+        };
+        Routes {
+            port: listener.port,
+            protocol: "http",
+            idle: Duration::from_secs(idle.unwrap_or(IDLE)),
+            forwarded_for,
+            rules: rules
+                .iter()
+                .map(|rule| Route {
+                    conditions: rule.conditions.clone(),
+                    course: self.course(listener, &rule.actions),
+                })
+                .collect(),
+            default: self.course(listener, &listener.default_actions),
+        }
+    }
+
+    fn course(&mut self, listener: &Listener, actions: &[Action]) -> Course {
+        match actions.last() {
+            Some(Action::Forward { groups, .. }) => Course::Forward {
+                weights: groups.clone(),
+                groups: groups
+                    .iter()
+                    .map(|group| self.group(TargetGroup::key_of(&listener.scope, &group.target_group)))
+                    .collect(),
+            },
+            Some(Action::Redirect(redirect)) => Course::Redirect(redirect.clone()),
+            Some(Action::FixedResponse(response)) => Course::Fixed(response.clone()),
+            None => Course::Nowhere,
+        }
+    }
+
+    fn group(&mut self, key: Key) -> Arc<Group> {
+        Arc::clone(self.groups.entry(key).or_default())
+    }
+
+    /// Brings the groups up to date that changes concern, and the checks of their targets.
+    fn follow_groups(&mut self, is_concerned: impl Fn(&Key) -> bool) {
+        let sources = self.sources();
+        let records: Vec<Arc<TargetGroup>> = self.view.target_groups.iter().cloned().collect();
+        self.groups
+            .retain(|key, group| self.view.target_groups.get(key).is_some() || Arc::strong_count(group) > 1);
+        for record in records.iter().filter(|record| is_concerned(&record.key())) {
+            let prefix = Target::prefix_of(&record.scope, &record.id);
+            let targets: Vec<Arc<Target>> = self.view.targets.under(&prefix).cloned().collect();
+            let own = sources.get(&record.key()).copied();
+            let peers: Vec<_> =
+                targets.iter().map(|target| (Arc::clone(target), self.peer(target))).collect();
+            self.group(record.key()).change(Some(Arc::clone(record)), &peers);
+            for (target, peer) in &peers {
+                self.check(record, target, peer, own);
+                self.drain(target, peer);
+            }
+        }
+        let view = &self.view;
+        let is_gone = |key: &Key| view.targets.get(key).is_none();
+        self.probes.retain(|key, _| !is_gone(key));
+        self.draining.retain(|key, waiting| {
+            let stays = !is_gone(key);
+            if !stays {
+                waiting.abort();
+            }
+            stays
+        });
+        self.peers.retain(|key, peer| {
+            let stays = !is_gone(key);
+            if !stays {
+                peer.leave();
+            }
+            stays
+        });
+    }
+
+    /// The groups that listeners send to, each with an address of a load balancer that does.
+    fn sources(&self) -> BTreeMap<Key, Ipv4Addr> {
+        let mut sources = BTreeMap::new();
+        let rules =
+            self.view.listener_rules.iter().map(|rule| (&rule.scope, &rule.load_balancer, &rule.actions));
+        let defaults = self
+            .view
+            .listeners
+            .iter()
+            .map(|listener| (&listener.scope, &listener.load_balancer, &listener.default_actions));
+        for (scope, load_balancer, actions) in rules.chain(defaults) {
+            let name = load_balancer.split('/').nth(1).unwrap_or_default();
+            let balancer = self.view.load_balancers.get(&LoadBalancer::key_of(scope, name));
+            let Some(own) = balancer.and_then(|balancer| balancer.addresses().next()) else { continue };
+            for action in actions {
+                let Action::Forward { groups, .. } = action else { continue };
+                for group in groups {
+                    sources.entry(TargetGroup::key_of(scope, &group.target_group)).or_insert(own);
+                }
+            }
+        }
+        sources
+    }
+
+    /// The target as it is registered now; one that was registered anew is another.
+    fn peer(&mut self, target: &Target) -> Arc<Peer> {
+        let key = target.key();
+        match self.peers.get(&key).filter(|peer| peer.registered_at == target.registered_at) {
+            Some(peer) => Arc::clone(peer),
+            None => {
+                let peer = Arc::new(Peer::new(key.clone(), target));
+                if let Some(before) = self.peers.insert(key, Arc::clone(&peer)) {
+                    before.leave();
+                }
+                peer
+            }
+        }
+    }
+
+    /// Checks what is sent to, as long as that is so.
+    fn check(&mut self, record: &TargetGroup, target: &Target, peer: &Arc<Peer>, own: Option<Ipv4Addr>) {
+        let key = target.key();
+        let wanted = own.filter(|_| record.health_check.enabled && target.deregistered_at.is_none());
+        let Some(own) = wanted else {
+            self.probes.remove(&key);
+            return;
+        };
+        let same = |probe: &&Probe| {
+            Arc::ptr_eq(&probe.peer, peer) && probe.check == record.health_check && probe.own == own
+        };
+        if self.probes.get(&key).filter(same).is_some() {
+            return;
+        }
+        let check = record.health_check.clone();
+        let (reports, recorded) = (self.reports.clone(), target.health.clone());
+        let task = tokio::spawn(probe::run(Arc::clone(peer), check.clone(), own, recorded, reports));
+        let probe = Probe { peer: Arc::clone(peer), check, own, task: task.abort_handle() };
+        self.probes.insert(key, probe);
+    }
+
+    /// Has it reported when a target that is deregistered has no request any more.
+    fn drain(&mut self, target: &Target, peer: &Arc<Peer>) {
+        let key = target.key();
+        if target.deregistered_at.is_none() {
+            if let Some(waiting) = self.draining.remove(&key) {
+                waiting.abort();
+            }
+            return;
+        }
+        if self.draining.contains_key(&key) {
+            return;
+        }
+        let (peer, reports) = (Arc::clone(peer), self.reports.clone());
+        let waiting = tokio::spawn(async move {
+            peer.until_quiet().await;
+            let seen = TargetSeen::Drained;
+            let report = TargetReport { target: peer.key.clone(), registered_at: peer.registered_at, seen };
+            // Nobody wants to know when the edge ends.
+            let _ = reports.send(report).await;
+        });
+        self.draining.insert(key, waiting.abort_handle());
+    }
+}
