@@ -4,9 +4,10 @@
 use crate::context::{CommitError, Context};
 use longshore_engine::View;
 use longshore_engine::edge;
+use longshore_engine::elb::targets;
+use longshore_model::Transaction;
 use longshore_model::elb::Target;
 use longshore_model::link::edge::{FromEdge, TargetReport, TargetSeen, ToEdge};
-use longshore_model::{Record, Transaction};
 use longshore_store::{Followed, Snapshot};
 use std::sync::Arc;
 use std::time::Duration;
@@ -82,7 +83,9 @@ fn write(snapshot: &Snapshot<View>, report: &TargetReport, transaction: &mut Tra
         TargetSeen::Health(health) if target.health != *health && target.deregistered_at.is_none() => {
             transaction.update(&Target { health: health.clone(), ..(**target).clone() });
         }
-        TargetSeen::Drained if target.deregistered_at.is_some() => transaction.delete(target.key()),
+        TargetSeen::Drained if target.deregistered_at.is_some() => {
+            targets::remove(&snapshot.view, target, transaction);
+        }
         TargetSeen::Health(_) | TargetSeen::Drained => {}
     }
 }

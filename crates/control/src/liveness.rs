@@ -147,7 +147,9 @@ async fn lose(context: &Context, id: ContainerInstanceId) -> Result<(), CommitEr
                     .filter_map(|task| lifecycle::lose(task, why.clone(), now))
                     .take(AT_ONCE)
                     .collect();
-                next.iter().for_each(|task| lifecycle::write(view, task, transaction));
+                for task in &next {
+                    lifecycle::write(view, task, transaction);
+                }
                 Ok(next.len())
             })
             .await?;

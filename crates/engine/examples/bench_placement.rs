@@ -205,7 +205,15 @@ fn create_services(
         transaction.create(&Service {
             strategies: (case.strategies)(),
             constraints: (case.constraints)(),
-            deployments: vec![deployment(&definition(), None, None, Vec::new(), Timestamp(1), ids)],
+            deployments: vec![deployment(
+                &definition(),
+                None,
+                None,
+                Vec::new(),
+                Vec::new(),
+                Timestamp(1),
+                ids,
+            )],
             ..Service::new(scope(), "default", name, LaunchType::Ec2, Timestamp(1))
         });
     }

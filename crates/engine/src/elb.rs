@@ -3,3 +3,4 @@
 pub mod choice;
 pub mod health;
 pub mod routing;
+pub mod targets;

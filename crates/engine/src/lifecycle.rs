@@ -3,6 +3,7 @@
 //! Invariant: a task's status never goes backwards, its first reason to stop is its only one, and exit codes
 //! are recorded before the agent is told to remove what they came from.
 
+use crate::elb::targets;
 use crate::view::View;
 use longshore_model::link::{ContainerObservation, ContainerState, Goal, Observation, StartFailure};
 use longshore_model::task::{
@@ -63,6 +64,8 @@ pub fn lose(task: &Task, why: Stop, now: Timestamp) -> Option<Task> {
 pub fn goal(task: &Task) -> Goal {
     match (task.desired_status, task.last_status) {
         (_, LastStatus::Deprovisioning | LastStatus::Stopped) => Goal::Release,
+        // It still has requests to answer.
+        (_, LastStatus::Deactivating) => Goal::Run,
         (DesiredStatus::Stopped, _) => Goal::Stop,
         (DesiredStatus::Running, _) => Goal::Run,
     }
@@ -79,8 +82,12 @@ pub fn stop(task: &Task, why: Stop, now: Timestamp) -> Option<Task> {
     Some(next)
 }
 
-/// Writes a task's next state. An address is free for others from the commit on that says the task has left it.
-pub fn write(view: &View, next: &Task, transaction: &mut Transaction) {
+/// Writes a task's next state. An address is free for others from the commit on that says the task has left it. A task
+/// that is to stop is given no more requests from this commit on. Returns the task as it is written.
+pub fn write(view: &View, next: &Task, transaction: &mut Transaction) -> Task {
+    let mut next = next.clone();
+    let since = next.times.stopping_at.unwrap_or_default();
+    targets::leave(view, &mut next, since, transaction);
     if let Some(network) = next.network.as_ref().filter(|_| next.last_status == LastStatus::Stopped) {
         let key = NetworkInterface::key_of(&network.network, network.address);
         let holder = Holder::Task(next.reference());
@@ -88,7 +95,8 @@ pub fn write(view: &View, next: &Task, transaction: &mut Transaction) {
             transaction.delete(key);
         }
     }
-    transaction.update(next);
+    transaction.update(&next);
+    next
 }
 
 /// The task after its agent's report, or `None` when the report says nothing new.
@@ -177,6 +185,10 @@ impl Moves for Task {
                 LastStatus::Stopped
             }
             (true, _) => LastStatus::Deprovisioning,
+            // Until its targets are drained.
+            (false, DesiredStatus::Stopped) if self.last_status == LastStatus::Deactivating => {
+                LastStatus::Deactivating
+            }
             (false, DesiredStatus::Stopped) => LastStatus::Stopping,
             (false, DesiredStatus::Running) if all_started => LastStatus::Running,
             (false, DesiredStatus::Running) => LastStatus::Pending,

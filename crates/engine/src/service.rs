@@ -15,10 +15,12 @@ mod part;
 mod rebalance;
 mod seen;
 mod stages;
+pub mod targets;
 #[cfg(test)]
 mod tests;
 
 use crate::capacity_provider::{self, Counts};
+use crate::lifecycle;
 use crate::placement::{self, Network, Placement, Request};
 use crate::view::View;
 use core::time::Duration;
@@ -36,6 +38,7 @@ use longshore_model::{ContainerInstanceId, Record, Tags, TaskId, Timestamp, Tran
 use part::Part;
 use seen::Seen;
 use std::sync::Arc;
+use targets::Traffic;
 
 pub use agenda::Agenda;
 pub use deployment::{Stopped, deploy, deployment, stop_deployment};
@@ -75,6 +78,8 @@ pub struct Plan {
     progress: Option<Progress>,
     /// Functions that are to be called now.
     pub calls: Vec<HookCall>,
+    /// What changes of load balancers.
+    pub traffic: Traffic,
     /// Tasks found no place, and may find one when an instance comes or a task goes.
     pub waits_for_capacity: bool,
 }
@@ -110,6 +115,8 @@ pub fn reconcile(
     plan.meet(obstacle, now);
     plan.conclude(view, &all_seen, now);
     plan.follow_task_sets(&all_seen, now);
+    plan.follow_targets(view, now);
+    plan.shift_traffic(view);
     plan
 }
 
@@ -130,7 +137,10 @@ pub fn write(
     if !plan.placement.tasks.is_empty() {
         placement::write(view, &plan.placement, transaction);
     }
-    plan.stops.iter().for_each(|task| transaction.update(task));
+    for task in &plan.stops {
+        lifecycle::write(view, task, transaction);
+    }
+    plan.traffic.write(view, transaction);
     deployment::follow(view, service, plan.progress.as_ref(), plan.ended.as_ref(), transaction, now);
     for message in &plan.said {
         say(&mut next, message, transaction, now, ids);
@@ -173,6 +183,7 @@ impl Plan {
             ended: None,
             progress: None,
             calls: Vec::new(),
+            traffic: Traffic::default(),
             waits_for_capacity: false,
         }
     }
@@ -183,6 +194,7 @@ impl Plan {
             || !self.placement.tasks.is_empty()
             || !self.said.is_empty()
             || self.progress.is_some()
+            || !self.traffic.is_empty()
     }
 
     fn look_again_at(&mut self, when: Option<Timestamp>) {

@@ -166,7 +166,15 @@ pub fn task() -> Task {
 pub fn service() -> Service {
     Service {
         desired_count: 1,
-        deployments: vec![deployment(&definition(), None, None, Vec::new(), Timestamp(1000), &mut Count(9))],
+        deployments: vec![deployment(
+            &definition(),
+            None,
+            None,
+            Vec::new(),
+            Vec::new(),
+            Timestamp(1000),
+            &mut Count(9),
+        )],
         ..Service::new(scope(), "default", "web", LaunchType::Ec2, Timestamp(1000))
     }
 }

@@ -7,6 +7,7 @@ mod demands;
 mod groups;
 mod services;
 mod shelves;
+mod targets;
 
 pub use capacity::{Capacity, Pool};
 pub use demands::expression;
@@ -79,6 +80,7 @@ pub struct View {
     /// The task definitions of services, each with the service.
     definitions_used: OrdSet<(Key, Key)>,
     addresses_used: OrdMap<String, u64>,
+    targets_by_task: OrdMap<Key, OrdSet<Key>>,
     counts_by_cluster: OrdMap<(Key, LaunchType), TaskCounts>,
     instances_by_cluster: OrdMap<Key, OrdSet<ContainerInstanceId>>,
 }
@@ -404,7 +406,7 @@ impl longshore_model::change::View for View {
             NetworkInterface::TABLE => self.apply_network_interface(change),
             LoadBalancer::TABLE => self.load_balancers.apply(change),
             TargetGroup::TABLE => self.target_groups.apply(change),
-            Target::TABLE => self.targets.apply(change),
+            Target::TABLE => self.apply_target(change),
             Listener::TABLE => self.listeners.apply(change),
             ListenerRule::TABLE => self.listener_rules.apply(change),
             ControlPlane::TABLE => self.control_planes.apply(change),

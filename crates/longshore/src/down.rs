@@ -77,7 +77,7 @@ async fn stop_all_tasks(server: &Server) -> Outcome {
                 let present = snapshot.view.tasks.get(&key);
                 if let Some(next) = present.and_then(|task| lifecycle::stop(task, why.clone(), context.now()))
                 {
-                    transaction.update(&next);
+                    lifecycle::write(&snapshot.view, &next, transaction);
                 }
                 Ok(())
             })

@@ -28,6 +28,9 @@ pub fn new_id(ids: &mut dyn IdSource) -> String {
     format!("{:016x}", ids.next_u128() >> 64)
 }
 
+/// As ARNs name it.
+const SERVICE: &str = "elasticloadbalancing";
+
 fn arn(scope: &Scope, resource: std::fmt::Arguments<'_>) -> String {
-    format!("arn:aws:elasticloadbalancing:{}:{}:{resource}", scope.region, scope.account)
+    format!("arn:aws:{SERVICE}:{}:{}:{resource}", scope.region, scope.account)
 }

@@ -2,8 +2,10 @@
 //!
 //! Follows <https://docs.aws.amazon.com/AmazonECS/latest/APIReference/API_Service.html>.
 
+mod load_balancer;
 mod strategy;
 
+pub use load_balancer::{ServiceLoadBalancer, TrafficShift};
 pub use strategy::{
     ALL_TRAFFIC, HOOK_TIMEOUT, Hook, HookAction, HookRun, HookStatus, HookTarget, HookTimeout, Progress,
     Stage, Steps, Strategy,
@@ -223,6 +225,11 @@ pub struct Deployment {
     /// Whose capacity its tasks take; empty where the launch type says it.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub capacity_strategy: Vec<StrategyItem>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub load_balancers: Vec<ServiceLoadBalancer>,
+    /// Whether its tasks are in the alternate target groups, where there are any.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub alternate: bool,
     pub rollout_state: RolloutState,
     pub rollout_state_reason: String,
     pub created_at: Timestamp,
@@ -415,6 +422,11 @@ pub struct ServiceRevision {
     pub platform_version: Option<String>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub capacity_strategy: Vec<StrategyItem>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub load_balancers: Vec<ServiceLoadBalancer>,
+    /// As of its deployment.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub alternate: bool,
     pub created_at: Timestamp,
 }
 

@@ -139,7 +139,7 @@ impl Cluster {
                 let why =
                     Stop { code: StopCode::UserInitiated, reason: lifecycle::STOPPED_BY_USER.to_owned() };
                 let task = self.view.task(&scope(), NAME, *task)?;
-                transaction.update(&lifecycle::stop(task, why, now)?);
+                lifecycle::write(&self.view, &lifecycle::stop(task, why, now)?, &mut transaction);
             }
             Operation::Observe(seen) => {
                 let task = self.view.tasks.get(&seen.task.key())?;

@@ -160,7 +160,7 @@ impl World {
         for number in 0..size.services {
             let mut made = empty_service(number, if number == 0 { size.large } else { size.tasks });
             world.write(|transaction, view, ids| {
-                let first = service::deployment(&definition(1), None, None, Vec::new(), NOW, ids);
+                let first = service::deployment(&definition(1), None, None, Vec::new(), Vec::new(), NOW, ids);
                 service::deploy(view, &mut made, first, transaction, ids);
                 transaction.create(&made);
             })?;
@@ -180,7 +180,7 @@ impl World {
     fn deploy(&mut self, number: usize) -> Result<(), Failed> {
         let mut next = self.service(number).ok_or("no such service")?.clone();
         self.write(|transaction, view, ids| {
-            let second = service::deployment(&definition(2), None, None, Vec::new(), NOW, ids);
+            let second = service::deployment(&definition(2), None, None, Vec::new(), Vec::new(), NOW, ids);
             service::deploy(view, &mut next, second, transaction, ids);
             next.version += 1;
             transaction.update(&next);

@@ -62,7 +62,8 @@ impl World {
             for number in 0..INSTANCES {
                 transaction.create(&instance(number, ContainerInstanceId(random.next_u128())));
             }
-            let first = service::deployment(&definition(1), None, None, Vec::new(), Timestamp(1), random);
+            let first =
+                service::deployment(&definition(1), None, None, Vec::new(), Vec::new(), Timestamp(1), random);
             service::deploy(view, &mut made, first, transaction, random);
             transaction.create(&made);
         })?;
@@ -187,7 +188,8 @@ impl World {
         let revision = u32::try_from(self.random.between(1, 3)).unwrap_or(1);
         let now = self.now;
         self.write(|transaction, view, random| {
-            let made = service::deployment(&definition(revision), None, None, Vec::new(), now, random);
+            let made =
+                service::deployment(&definition(revision), None, None, Vec::new(), Vec::new(), now, random);
             service::deploy(view, &mut next, made, transaction, random);
             next.version += 1;
             transaction.update(&next);

@@ -149,7 +149,9 @@ pub async fn deregister(
         let why = Stop { code: StopCode::UserInitiated, reason: DEREGISTERED.to_owned() };
         let to_stop = |task: &Arc<Task>| lifecycle::stop(task, why.clone(), now);
         let stopping: Vec<Task> = view.tasks_on(instance.id).filter_map(to_stop).take(AT_ONCE).collect();
-        stopping.iter().for_each(|task| transaction.update(task));
+        for task in &stopping {
+            lifecycle::write(view, task, transaction);
+        }
         if stopping.len() == AT_ONCE {
             return Ok(None);
         }

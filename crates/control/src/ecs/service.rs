@@ -4,6 +4,7 @@
 
 mod configuration;
 mod deployment;
+mod load_balancers;
 mod protection;
 mod render;
 mod settings;
@@ -194,7 +195,11 @@ fn deployment(
     };
     let platform_version =
         settings.platform_version.clone().or_else(|| present.and_then(|p| p.platform_version.clone()));
-    Ok(engine::deployment(&definition, network, platform_version, capacity_strategy, now, &mut RandomIds))
+    let balancers = settings.load_balancers.clone().or_else(|| present.map(|p| p.load_balancers.clone()));
+    let balancers = balancers.unwrap_or_default();
+    load_balancers::check(view, service, &definition, &balancers)?;
+    let ids = &mut RandomIds;
+    Ok(engine::deployment(&definition, network, platform_version, capacity_strategy, balancers, now, ids))
 }
 
 fn present_definition(
@@ -249,6 +254,7 @@ fn differs(present: &Service, wanted: &Deployment) -> bool {
             != (&wanted.family, wanted.revision, &wanted.network)
             || primary.platform_version != wanted.platform_version
             || primary.capacity_strategy != wanted.capacity_strategy
+            || primary.load_balancers != wanted.load_balancers
     })
 }
 

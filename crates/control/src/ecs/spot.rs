@@ -33,7 +33,7 @@ pub async fn interrupt(context: &Context, arn: &str) -> Result<(), Error> {
             }
             let why = Stop { code: StopCode::SpotInterruption, reason: REASON.to_owned() };
             if let Some(next) = lifecycle::stop(task, why, context.now()) {
-                transaction.update(&next);
+                lifecycle::write(&snapshot.view, &next, transaction);
             }
             Ok(())
         })

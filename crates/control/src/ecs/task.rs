@@ -111,8 +111,7 @@ pub async fn stop(call: Call, request: ecs::StopTaskRequest) -> Result<ecs::Stop
             let present = found.ok_or_else(|| invalid("The referenced task was not found."))?;
             let why = Stop { code: StopCode::UserInitiated, reason: reason.clone() };
             let Some(next) = lifecycle::stop(present, why, now) else { return Ok(Arc::clone(present)) };
-            transaction.update(&next);
-            Ok(Arc::new(next))
+            Ok(Arc::new(lifecycle::write(view, &next, transaction)))
         })
         .await?;
     Ok(ecs::StopTaskResponse { task: Some(render::task(&call.context.view(), &stopped, false)) })

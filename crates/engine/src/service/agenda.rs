@@ -6,6 +6,7 @@ use crate::view::{Pool, View};
 use longshore_model::change::{Batch, Key};
 use longshore_model::cluster::Cluster;
 use longshore_model::container_instance::ContainerInstance;
+use longshore_model::elb::Target;
 use longshore_model::service::{SchedulingStrategy, Service, TaskProtection, key_of_task};
 use longshore_model::task::LaunchType;
 use longshore_model::task::Task;
@@ -91,6 +92,12 @@ impl Agenda {
                 TaskProtection::TABLE => {
                     let protection = view.task_protections.get(&change.key);
                     let task = protection.and_then(|protection| view.tasks.get(&protection.task.key()));
+                    self.due.extend(task.and_then(|task| key_of_task(task)));
+                }
+                Target::TABLE => {
+                    // Of one that is gone, its task says so.
+                    let task = view.targets.get(&change.key).and_then(|target| target.task.as_ref());
+                    let task = task.and_then(|task| view.tasks.get(&task.key()));
                     self.due.extend(task.and_then(|task| key_of_task(task)));
                 }
                 ContainerInstance::TABLE => {

@@ -6,8 +6,8 @@ use longshore_model::capacity_provider::StrategyItem;
 use longshore_model::id::IdSource;
 use longshore_model::service::{
     Deployment, NetworkConfiguration, Progress, Rollback, RolloutState, Service, ServiceDeployment,
-    ServiceDeploymentStatus as Status, ServiceRevision, deployment_id, service_deployment_id,
-    service_revision_id,
+    ServiceDeploymentStatus as Status, ServiceLoadBalancer, ServiceRevision, deployment_id,
+    service_deployment_id, service_revision_id,
 };
 use longshore_model::task_definition::TaskDefinition;
 use longshore_model::{Timestamp, Transaction};
@@ -34,6 +34,7 @@ pub fn deployment(
     network: Option<NetworkConfiguration>,
     platform_version: Option<String>,
     capacity_strategy: Vec<StrategyItem>,
+    load_balancers: Vec<ServiceLoadBalancer>,
     now: Timestamp,
     ids: &mut dyn IdSource,
 ) -> Deployment {
@@ -48,6 +49,8 @@ pub fn deployment(
         network,
         platform_version,
         capacity_strategy,
+        load_balancers,
+        alternate: false,
         created_at: now,
         updated_at: now,
     }
@@ -57,11 +60,12 @@ pub fn deployment(
 pub fn deploy(
     view: &View,
     service: &mut Service,
-    deployment: Deployment,
+    mut deployment: Deployment,
     transaction: &mut Transaction,
     ids: &mut dyn IdSource,
 ) {
     let now = deployment.created_at;
+    deployment.alternate = is_alternate(service);
     if let Some(present) = current(view, service).filter(|present| present.status.is_under_way()) {
         transaction.update(&ServiceDeployment {
             status: Status::Stopped,
@@ -104,11 +108,22 @@ pub fn deploy(
         network: deployment.network.clone(),
         platform_version: deployment.platform_version.clone(),
         capacity_strategy: deployment.capacity_strategy.clone(),
+        load_balancers: deployment.load_balancers.clone(),
+        alternate: deployment.alternate,
         created_at: now,
     });
     service.service_deployment = Some(made.id);
     service.obstacle = None;
     service.steady = false;
+}
+
+/// Whether the next revision's tasks are in the alternate groups: beside the revision that has the traffic they are in the
+/// others, in its place in the same.
+fn is_alternate(service: &Service) -> bool {
+    let beside = !service.configuration.strategy.is_rolling();
+    let before =
+        if beside { service.last_completed.as_deref().or(service.primary()) } else { service.primary() };
+    before.is_some_and(|before| before.alternate != beside)
 }
 
 /// Writes how the service deployment under way goes on.

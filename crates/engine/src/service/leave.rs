@@ -3,7 +3,8 @@
 
 use super::part::Part;
 use super::seen::{One, Seen, Standing};
-use super::{AT_ONCE, FAILED_HEALTH_CHECKS, Plan, named, protected_until};
+use super::targets::blame;
+use super::{AT_ONCE, Plan, named, protected_until};
 use crate::lifecycle;
 use crate::view::View;
 use longshore_model::container_instance;
@@ -24,18 +25,17 @@ impl Plan {
     ) {
         let most = AT_ONCE.saturating_sub(self.stops.len());
         let chosen = Choice::new(view, seen, most, now).choose(unplaced, &mut self.again_at);
-        self.tell_to_stop(part, seen, &chosen, now);
+        self.tell_to_stop(view, part, seen, &chosen, now);
     }
 
-    fn tell_to_stop(&mut self, part: &Part<'_>, seen: &Seen, chosen: &[One], now: Timestamp) {
+    fn tell_to_stop(&mut self, view: &View, part: &Part<'_>, seen: &Seen, chosen: &[One], now: Timestamp) {
         let name = &self.next.name;
         // Tasks are stopped for the deployment that is under way, whichever they are of.
         let cause = self.next.primary().unwrap_or(part.deployment).id.clone();
         let unhealthy = |one: &&One| one.standing == Standing::Unhealthy;
         let starting = |one: &&One| one.standing == Standing::Starting;
         for one in chosen.iter().filter(unhealthy) {
-            self.said
-                .push(format!("(service {name}) (task {}) failed container health checks.", one.task.id));
+            self.said.push(blame(view, &self.next, &one.task).0);
         }
         let pending = chosen.iter().filter(starting).count();
         if pending > 0 {
@@ -50,7 +50,7 @@ impl Plan {
         }
         for one in chosen {
             let reason = match one.standing {
-                Standing::Unhealthy => FAILED_HEALTH_CHECKS.to_owned(),
+                Standing::Unhealthy => blame(view, &self.next, &one.task).1,
                 Standing::Starting | Standing::Unproven | Standing::Healthy => {
                     format!("Scaling activity initiated by (deployment {cause})")
                 }

@@ -3,10 +3,11 @@
 use super::failures::{self, Pause};
 use super::part::Part;
 use super::{Settings, daemon};
+use crate::elb::targets;
 use crate::lifecycle;
 use crate::view::View;
 use longshore_model::container_instance;
-use longshore_model::service::{SchedulingStrategy, Service, Status};
+use longshore_model::service::{Deployment, SchedulingStrategy, Service, Status};
 use longshore_model::task::{Health, LastStatus, Task};
 use longshore_model::task_definition::TaskDefinition;
 use longshore_model::{ContainerInstanceId, Record, Timestamp};
@@ -125,7 +126,7 @@ struct Look<'a> {
 
 impl Look<'_> {
     fn tasks(&mut self) -> (Vec<One>, usize) {
-        let (view, key) = (self.view, self.service.key());
+        let (view, service, key) = (self.view, self.service, self.service.key());
         let own = self.part.deployment.id.as_str();
         let (mut tasks, mut stopping) = (Vec::new(), 0);
         for (deployment, of) in view.service_tasks().deployments(&key) {
@@ -134,14 +135,15 @@ impl Look<'_> {
                 continue;
             }
             stopping += of.stopping.len();
-            tasks.extend(of.active().map(|task| self.one(task, current)));
+            let deployment = super::targets::deployments(service).find(|known| *known.id == **deployment);
+            tasks.extend(of.active().map(|task| self.one(task, deployment, current)));
         }
         (tasks, stopping)
     }
 
-    fn one(&mut self, task: &Arc<Task>, current: bool) -> One {
+    fn one(&mut self, task: &Arc<Task>, deployment: Option<&Deployment>, current: bool) -> One {
         let stays = current && self.may_stay_on(task.container_instance);
-        One { task: Arc::clone(task), standing: self.standing(task), stays }
+        One { task: Arc::clone(task), standing: self.standing(task, deployment), stays }
     }
 
     fn may_stay_on(&self, id: ContainerInstanceId) -> bool {
@@ -150,10 +152,32 @@ impl Look<'_> {
         kept && self.instances.as_ref().is_none_or(|instances| instances.contains(&id))
     }
 
-    fn standing(&mut self, task: &Task) -> Standing {
+    fn standing(&mut self, task: &Task, deployment: Option<&Deployment>) -> Standing {
         if task.last_status != LastStatus::Running {
             return Standing::Starting;
         }
+        let behind = deployment.and_then(|deployment| targets::standing(self.view, task, deployment));
+        match behind {
+            None => self.by_containers(task, true),
+            Some(targets::Standing::Healthy) => self.by_containers(task, false),
+            Some(targets::Standing::Unhealthy { .. }) => self.unhealthy_target(task),
+            Some(targets::Standing::Unknown) => self.by_containers(task, false).min(Standing::Unproven),
+        }
+    }
+
+    /// What load balancers find counts when the time for the start is over.
+    fn unhealthy_target(&mut self, task: &Task) -> Standing {
+        let grace = i64::from(self.service.health_check_grace_period.unwrap_or(0)) * 1000;
+        let until = task.times.started_at.unwrap_or(task.times.created_at).plus_millis(grace);
+        if until <= self.now {
+            return Standing::Unhealthy;
+        }
+        self.again_at = self.again_at.into_iter().chain([until]).min();
+        self.by_containers(task, false).min(Standing::Unproven)
+    }
+
+    /// By the health checks of containers; where there are none and `by_time`, a task has to run for a while.
+    fn by_containers(&mut self, task: &Task, by_time: bool) -> Standing {
         let definition = self.definition(task);
         let is_checked = definition
             .as_ref()
@@ -162,7 +186,8 @@ impl Look<'_> {
             Health::Unhealthy => Standing::Unhealthy,
             Health::Healthy => Standing::Healthy,
             Health::Unknown if is_checked => Standing::Unproven,
-            Health::Unknown => self.by_time(task),
+            Health::Unknown if by_time => self.by_time(task),
+            Health::Unknown => Standing::Healthy,
         }
     }
 

@@ -81,9 +81,21 @@ pub(super) fn kept<'a>(view: &View, service: &'a Service) -> Option<&'a Deployme
 
 /// What a deployment's revision gets of the production traffic and of the test traffic, in tenths of a percent.
 pub fn traffic(view: &View, service: &Service, deployment: &Deployment) -> (u32, u32) {
+    traffic_of(view, None, service, deployment)
+}
+
+/// The same with the progress that is about to be written.
+pub(super) fn traffic_of(
+    view: &View,
+    about: Option<&Progress>,
+    service: &Service,
+    deployment: &Deployment,
+) -> (u32, u32) {
     let is_primary = service.primary().is_some_and(|primary| primary.id == deployment.id);
     let all = |is_all: bool| if is_all { ALL_TRAFFIC } else { 0 };
-    let Some(progress) = weights(view, service) else { return (all(is_primary), all(is_primary)) };
+    let Some(progress) = weights(view, service).map(|present| about.unwrap_or(present)) else {
+        return (all(is_primary), all(is_primary));
+    };
     let source = source(service);
     let left = |share: u32| if source.is_some() { share } else { ALL_TRAFFIC };
     if is_primary {

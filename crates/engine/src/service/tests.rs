@@ -1,5 +1,6 @@
 mod rebalance;
 mod stages;
+mod targets;
 mod task_sets;
 
 use super::seen::Standing;
@@ -107,7 +108,7 @@ impl World {
     }
 
     fn deploy_as(&mut self, service: &mut Service, definition: &TaskDefinition) {
-        let next = deployment(definition, None, None, Vec::new(), self.now, &mut self.ids);
+        let next = deployment(definition, None, None, Vec::new(), Vec::new(), self.now, &mut self.ids);
         let mut transaction = Transaction::at(Version(0));
         deploy(&self.view, service, next, &mut transaction, &mut self.ids);
         apply(&mut self.view, transaction);

@@ -3,6 +3,7 @@
 //! Invariant: everything here is a function of the tasks of the view, kept as they change.
 
 use crate::service::FAILED_HEALTH_CHECKS;
+use crate::service::targets::FAILED_TARGET_CHECKS;
 use imbl::{OrdMap, OrdSet};
 use longshore_model::change::Key;
 use longshore_model::service::key_of_task;
@@ -152,7 +153,8 @@ fn ended(task: &Task) -> Option<Place> {
             Some(_) => None,
         },
         StopCode::ServiceSchedulerInitiated => {
-            (stop.reason == FAILED_HEALTH_CHECKS).then_some(Place::Unhealthy(at))
+            let failed = stop.reason == FAILED_HEALTH_CHECKS || stop.reason.starts_with(FAILED_TARGET_CHECKS);
+            failed.then_some(Place::Unhealthy(at))
         }
         StopCode::UserInitiated
         | StopCode::SpotInterruption

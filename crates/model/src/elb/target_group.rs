@@ -1,6 +1,7 @@
 //! Where load balancers send, and how well that is. Invariant: a group has each pair of id and port once.
 
-use super::{Attributes, arn};
+use super::{Attributes, SERVICE, arn};
+use crate::arn::Arn;
 use crate::change::Key;
 use crate::record::Record;
 use crate::scope::Scope;
@@ -164,6 +165,13 @@ pub enum HealthState {
 impl TargetGroup {
     pub fn key_of(scope: &Scope, name: &str) -> Key {
         Key::new(format!("{}/{}/{name}", Self::TABLE, scope.path()))
+    }
+
+    /// The key of the group that an ARN names, if it is of the scope; whether it is that very one, its own ARN says.
+    pub fn key_of_arn(scope: &Scope, text: &str) -> Option<Key> {
+        let arn = Arn::parse(text).filter(|arn| arn.in_scope(scope) && arn.service == SERVICE)?;
+        let (name, _) = arn.resource.strip_prefix("targetgroup/")?.split_once('/')?;
+        Some(Self::key_of(scope, name))
     }
 
     pub fn arn(&self) -> String {

@@ -3,7 +3,7 @@
 use super::super::tag;
 use super::super::task::render::launch_type;
 use super::super::{capacity_provider, placement};
-use super::configuration;
+use super::{configuration, load_balancers};
 use longshore_ecs as ecs;
 use longshore_engine::View;
 use longshore_engine::service::{failed_tasks, threshold, traffic};
@@ -39,7 +39,7 @@ pub fn service(view: &View, s: &Service, with_tags: bool) -> ecs::Service {
         service_arn: Some(s.arn()),
         service_name: Some(s.name.clone()),
         cluster_arn: Some(arn_of(&s.scope, &s.cluster)),
-        load_balancers: Some(Vec::new()),
+        load_balancers: Some(load_balancers::render(primary.map(|p| &*p.load_balancers).unwrap_or_default())),
         service_registries: Some(Vec::new()),
         status: Some(s.status.as_str().to_owned()),
         desired_count: i32::try_from(s.desired_count).ok(),
@@ -64,7 +64,7 @@ pub fn service(view: &View, s: &Service, with_tags: bool) -> ecs::Service {
         placement_constraints: Some(s.constraints.iter().map(placement::render_constraint).collect()),
         placement_strategy: Some(s.strategies.iter().map(placement::render_strategy).collect()),
         network_configuration: primary.and_then(|p| p.network.as_ref()).map(network),
-        health_check_grace_period_seconds: None,
+        health_check_grace_period_seconds: s.health_check_grace_period.and_then(|s| i32::try_from(s).ok()),
         scheduling_strategy: Some(scheduling_strategy(s.scheduling_strategy)),
         deployment_controller: Some(ecs::DeploymentController { r#type: controller(s.controller) }),
         tags: Some(if with_tags { tag::render(&s.tags) } else { Vec::new() }),
@@ -117,7 +117,7 @@ pub fn task_set(view: &View, s: &Service, set: &TaskSet, with_tags: bool) -> ecs
             .then(|| d.platform_version.clone().unwrap_or_else(|| "LATEST".to_owned())),
         platform_family: on_fargate.then(|| "Linux".to_owned()),
         network_configuration: d.network.as_ref().map(network),
-        load_balancers: Some(Vec::new()),
+        load_balancers: Some(load_balancers::render(&d.load_balancers)),
         service_registries: Some(Vec::new()),
         scale: Some(ecs::Scale {
             value: Some(f64::from(set.scale) / 1000.0),
@@ -324,7 +324,7 @@ pub fn revision(view: &View, r: &ServiceRevision) -> ecs::ServiceRevision {
         launch_type: by_launch_type(&r.capacity_strategy).then(|| launch_type(r.launch_type)),
         platform_version: on_fargate.then(|| "1.4.0".to_owned()),
         platform_family: on_fargate.then(|| "Linux".to_owned()),
-        load_balancers: Some(Vec::new()),
+        load_balancers: Some(load_balancers::render(&r.load_balancers)),
         service_registries: Some(Vec::new()),
         network_configuration: r.network.as_ref().map(network),
         container_images: Some(images.collect()),
@@ -334,7 +334,9 @@ pub fn revision(view: &View, r: &ServiceRevision) -> ecs::ServiceRevision {
         fargate_ephemeral_storage: None,
         created_at: Some(Timestamp(r.created_at.millis())),
         vpc_lattice_configurations: None,
-        resolved_configuration: None,
+        resolved_configuration: (!r.load_balancers.is_empty()).then(|| ecs::ResolvedConfiguration {
+            load_balancers: Some(load_balancers::render_resolved(&r.load_balancers, r.alternate)),
+        }),
         ecs_managed_resources: None,
     }
 }

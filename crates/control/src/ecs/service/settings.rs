@@ -4,14 +4,14 @@ use super::super::capacity_provider;
 use super::super::placement::{constraints, strategies};
 use super::super::run_task::{check_for_fargate, check_platform_version};
 use super::super::{invalid, task_definition::not_negative};
-use super::configuration;
+use super::{configuration, load_balancers};
 use crate::given_when_present;
 use crate::refuse::{Given, unsupported};
 use longshore_ecs as ecs;
 use longshore_engine::service::can_rebalance;
 use longshore_model::capacity_provider::StrategyItem;
 use longshore_model::placement::{PlacementConstraint, PlacementStrategy};
-use longshore_model::service::{Controller, PropagateTags, SchedulingStrategy, Service};
+use longshore_model::service::{Controller, PropagateTags, SchedulingStrategy, Service, ServiceLoadBalancer};
 use longshore_model::task::LaunchType;
 
 given_when_present!(ecs::ServiceConnectConfiguration);
@@ -24,6 +24,9 @@ pub struct Settings {
     pub platform_version: Option<String>,
     pub capacity_strategy: Vec<StrategyItem>,
     pub controller: Option<Controller>,
+    /// `None` leaves them as they are; an empty list takes them away.
+    pub load_balancers: Option<Vec<ServiceLoadBalancer>>,
+    grace_period: Option<u32>,
     rebalancing: Option<bool>,
     configuration: Option<ecs::DeploymentConfiguration>,
     constraints: Option<Vec<PlacementConstraint>>,
@@ -179,7 +182,6 @@ struct Said {
 
 fn settings(said: Said) -> Result<Settings, ecs::Error> {
     refuse(&[
-        ("loadBalancers", said.load_balancers.given()),
         ("serviceRegistries", said.service_registries.given()),
         ("enableExecuteCommand", said.enable_execute_command.given()),
         ("serviceConnectConfiguration", said.service_connect_configuration.given()),
@@ -187,7 +189,6 @@ fn settings(said: Said) -> Result<Settings, ecs::Error> {
         ("vpcLatticeConfigurations", said.vpc_lattice_configurations.given()),
     ])?;
     let controller = said.deployment_controller.map(controller).transpose()?;
-    refuse_grace_period(said.health_check_grace_period_seconds)?;
     Ok(Settings {
         desired_count: count(said.desired_count)?,
         task_definition: said.task_definition.filter(|given| !given.is_empty()),
@@ -195,6 +196,8 @@ fn settings(said: Said) -> Result<Settings, ecs::Error> {
         platform_version: platform(said.platform_version)?,
         capacity_strategy: capacity_provider::strategy(said.capacity_provider_strategy)?,
         controller,
+        load_balancers: said.load_balancers.map(load_balancers::parse).transpose()?,
+        grace_period: said.health_check_grace_period_seconds.map(grace_period).transpose()?,
         rebalancing: said.availability_zone_rebalancing.map(is_rebalancing),
         configuration: said.deployment_configuration,
         constraints: said.placement_constraints.map(|given| constraints(Some(given))).transpose()?,
@@ -234,6 +237,7 @@ impl Settings {
             ("task definition", self.task_definition.is_some()),
             ("network configuration", self.network.is_some()),
             ("platform version", self.platform_version.is_some()),
+            ("load balancer", self.load_balancers.as_ref().is_some_and(|given| !given.is_empty())),
             ("capacity provider strategy", !self.capacity_strategy.is_empty()),
             ("deployment configuration", self.configuration.as_ref().is_some_and(is_of_deployments)),
         ];
@@ -264,6 +268,18 @@ impl Settings {
         }
         service.propagate_tags = self.propagate_tags.unwrap_or(service.propagate_tags);
         service.managed_tags = self.managed_tags.unwrap_or(service.managed_tags);
+        let present = service.primary().is_some_and(|primary| !primary.load_balancers.is_empty());
+        let by_task_sets = service.controller == Controller::External;
+        let is_behind =
+            by_task_sets || self.load_balancers.as_ref().map_or(present, |given| !given.is_empty());
+        if !is_behind && self.grace_period.is_some_and(|seconds| seconds > 0) {
+            return Err(invalid(
+                "Health check grace period is only valid for services configured to use load balancers",
+            ));
+        }
+        let grace_period = self.grace_period.or(service.health_check_grace_period);
+        let grace_period = grace_period.or((!by_task_sets).then_some(0));
+        service.health_check_grace_period = grace_period.filter(|_| is_behind);
         self.rebalance(service)
     }
 
@@ -301,14 +317,9 @@ fn refuse(fields: &[(&str, bool)]) -> Result<(), ecs::Error> {
     unsupported(fields).map_err(invalid)
 }
 
-fn refuse_grace_period(given: Option<i32>) -> Result<(), ecs::Error> {
-    match given {
-        None | Some(0) => Ok(()),
-        Some(_) => Err(invalid(
-            "The health check grace period is only valid for services configured to use load balancers, which are not \
-             supported by Longshore yet.",
-        )),
-    }
+fn grace_period(given: i32) -> Result<u32, ecs::Error> {
+    let wrong = || invalid(format!("healthCheckGracePeriodSeconds must not be negative, and is {given}."));
+    u32::try_from(given).map_err(|_| wrong())
 }
 
 fn is_rebalancing(given: ecs::AvailabilityZoneRebalancing) -> bool {

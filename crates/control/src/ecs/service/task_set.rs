@@ -6,14 +6,14 @@ use super::super::run_task::{
     active_definition, check_for_fargate, check_launch_type, check_platform_version, short,
 };
 use super::super::{failure, invalid, reference, tag};
-use super::{new_network, render};
+use super::{load_balancers, new_network, render};
 use crate::api::Call;
 use crate::context::RandomIds;
 use crate::refuse::{Given, unsupported};
 use longshore_ecs as ecs;
 use longshore_engine::{View, service as engine};
 use longshore_model::cluster::Cluster;
-use longshore_model::service::{Controller, Service, Status, TaskSet, TaskSetStatus};
+use longshore_model::service::{Controller, Service, ServiceLoadBalancer, Status, TaskSet, TaskSetStatus};
 use longshore_model::{Tags, Timestamp};
 use std::sync::Arc;
 
@@ -57,6 +57,7 @@ struct Create {
     task_definition: String,
     network: Option<ecs::AwsVpcConfiguration>,
     capacity: Capacity,
+    load_balancers: Vec<ServiceLoadBalancer>,
     platform_version: Option<String>,
     scale: u32,
     external_id: Option<String>,
@@ -81,11 +82,7 @@ impl Create {
             client_token,
             tags,
         } = request;
-        unsupported(&[
-            ("loadBalancers", load_balancers.given()),
-            ("serviceRegistries", service_registries.given()),
-        ])
-        .map_err(invalid)?;
+        unsupported(&[("serviceRegistries", service_registries.given())]).map_err(invalid)?;
         check_platform_version(platform_version.as_deref())?;
         let strategy = capacity_provider::strategy(capacity_provider_strategy)?;
         Ok(Self {
@@ -94,6 +91,7 @@ impl Create {
             task_definition,
             network: network_configuration.and_then(|network| network.awsvpc_configuration),
             capacity: Capacity::new(launch_type, strategy)?,
+            load_balancers: load_balancers::parse(load_balancers.unwrap_or_default())?,
             platform_version: platform_version.filter(|version| !version.is_empty()),
             scale: scale.map_or(Ok(0), parse_scale)?,
             external_id: external_id.filter(|id| !id.is_empty()),
@@ -122,9 +120,11 @@ impl Create {
         let (constraints, strategies) = (!service.constraints.is_empty(), !service.strategies.is_empty());
         check_for_fargate(launch_type, self.platform_version.is_some(), constraints, strategies)?;
         let network = new_network(view, service, &definition, self.network.as_ref())?;
+        load_balancers::check(view, service, &definition, &self.load_balancers)?;
         let (version, ids) = (self.platform_version.clone(), &mut RandomIds);
+        let balancers = self.load_balancers.clone();
         Ok(TaskSet {
-            deployment: engine::deployment(&definition, network, version, strategy, now, ids),
+            deployment: engine::deployment(&definition, network, version, strategy, balancers, now, ids),
             launch_type,
             status: TaskSetStatus::Active,
             scale: self.scale,

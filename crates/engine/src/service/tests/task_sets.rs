@@ -12,7 +12,7 @@ fn world(desired: u32, scales: &[u32]) -> World {
         service.controller = Controller::External;
         service.deployments.clear();
         let sets = definitions.iter().zip(scales).map(|(definition, scale)| TaskSet {
-            deployment: deployment(definition, None, None, Vec::new(), now, &mut ids),
+            deployment: deployment(definition, None, None, Vec::new(), Vec::new(), now, &mut ids),
             launch_type: LaunchType::Ec2,
             status: TaskSetStatus::Active,
             scale: *scale,
