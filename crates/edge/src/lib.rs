@@ -40,8 +40,12 @@ pub struct Link {
 }
 
 /// Until the link closes. Connections that stand then go on until their ends close them.
+///
+/// What control says is taken in also while it does not listen: each of two ends that waited for the other to listen
+/// would wait for ever.
 pub async fn run(config: Config, mut link: Link) {
     let mut traffic = Traffic::new(config);
+    let mut unsaid = Vec::new();
     loop {
         tokio::select! {
             message = link.from_control.recv() => match message {
@@ -49,11 +53,11 @@ pub async fn run(config: Config, mut link: Link) {
                 Some(ToEdge::Everything(rows)) => traffic.restart(rows).await,
                 Some(ToEdge::Changed(rows)) => traffic.change(rows).await,
             },
-            reports = traffic.seen() => {
-                if link.to_control.send(FromEdge::Targets(reports)).await.is_err() {
-                    return;
-                }
-            }
+            reports = traffic.seen(), if unsaid.is_empty() => unsaid = reports,
+            place = link.to_control.reserve(), if !unsaid.is_empty() => match place {
+                Ok(place) => place.send(FromEdge::Targets(std::mem::take(&mut unsaid))),
+                Err(_) => return,
+            },
         }
     }
 }
