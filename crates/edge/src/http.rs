@@ -5,8 +5,10 @@ mod body;
 mod headers;
 mod send;
 mod serve;
+mod sticky;
 mod tunnel;
 
 pub use headers::ForwardedFor;
 pub use send::connect;
 pub use serve::{Course, Door, Ends, Route, Routes, serve};
+pub use sticky::Keeping;

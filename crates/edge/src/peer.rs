@@ -7,6 +7,7 @@ use hyper::client::conn::http1::SendRequest;
 use longshore_model::Timestamp;
 use longshore_model::change::Key;
 use longshore_model::elb::Target;
+use longshore_model::id::stable_hash;
 use std::net::SocketAddrV4;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -21,6 +22,8 @@ pub struct Peer {
     pub key: Key,
     pub registered_at: Timestamp,
     pub address: SocketAddrV4,
+    /// Names it in cookies.
+    pub mark: u64,
     idle: Mutex<Vec<Sender>>,
     busy: AtomicUsize,
     quiet: Notify,
@@ -29,7 +32,9 @@ pub struct Peer {
 
 impl Peer {
     pub fn new(key: Key, target: &Target) -> Self {
+        let registration = key.as_str().bytes().chain(target.registered_at.millis().to_le_bytes());
         Self {
+            mark: stable_hash(registration),
             key,
             registered_at: target.registered_at,
             address: SocketAddrV4::new(target.address, target.port),

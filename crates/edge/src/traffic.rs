@@ -29,6 +29,8 @@ use tokio::task::AbortHandle;
 const REPORTS: usize = 1024;
 /// Seconds without `idle_timeout.timeout_seconds`.
 const IDLE: u64 = 60;
+/// Seconds without `client_keep_alive.seconds`.
+const KEEP_ALIVE: u64 = 3600;
 
 pub struct Traffic {
     config: Config,
@@ -179,8 +181,12 @@ impl Traffic {
             Some("remove") => ForwardedFor::Remove,
             _ => ForwardedFor::Append,
         };
+        let is_on = |name: &str| balancer.attribute(name) == Some("true");
+        let keep_alive = balancer.attribute("client_keep_alive.seconds").and_then(|text| text.parse().ok());
         Routes {
             port: listener.port,
+            keep_alive: Duration::from_secs(keep_alive.unwrap_or(KEEP_ALIVE)),
+            drop_invalid: is_on("routing.http.drop_invalid_header_fields.enabled"),
             protocol: "http",
             idle: Duration::from_secs(idle.unwrap_or(IDLE)),
             forwarded_for,
@@ -197,7 +203,11 @@ impl Traffic {
 
     fn course(&mut self, listener: &Listener, actions: &[Action]) -> Course {
         match actions.last() {
-            Some(Action::Forward { groups, .. }) => Course::Forward {
+            Some(Action::Forward { groups, stickiness }) => Course::Forward {
+                kept_for: stickiness
+                    .as_ref()
+                    .filter(|kept| kept.enabled)
+                    .map(|kept| kept.seconds.unwrap_or(3600)),
                 weights: groups.clone(),
                 groups: groups
                     .iter()
@@ -216,6 +226,7 @@ impl Traffic {
 
     /// Brings the groups up to date that changes concern, and the checks of their targets.
     fn follow_groups(&mut self, is_concerned: impl Fn(&Key) -> bool) {
+        let now = (self.config.clock)();
         let sources = self.sources();
         let records: Vec<Arc<TargetGroup>> = self.view.target_groups.iter().cloned().collect();
         self.groups
@@ -226,7 +237,7 @@ impl Traffic {
             let own = sources.get(&record.key()).copied();
             let peers: Vec<_> =
                 targets.iter().map(|target| (Arc::clone(target), self.peer(target))).collect();
-            self.group(record.key()).change(Some(Arc::clone(record)), &peers);
+            self.group(record.key()).change(record, &peers, now);
             for (target, peer) in &peers {
                 self.check(record, target, peer, own);
                 self.drain(target, peer);

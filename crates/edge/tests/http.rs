@@ -1,5 +1,7 @@
 //! What clients of an application load balancer see, over real sockets.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
 mod common;
 
 use bytes::Bytes;
@@ -265,4 +267,97 @@ async fn nonsense_is_refused_and_hurts_nobody() {
     }
     let request = Request::get("/").header(header::HOST, "a").body(Full::<Bytes>::default()).unwrap();
     assert_eq!(edge.client().await.send(request).await.status, StatusCode::SERVICE_UNAVAILABLE);
+}
+
+fn cookies(answer: &common::Answer) -> String {
+    let set = answer.headers.get_all(header::SET_COOKIE).iter();
+    set.filter_map(|value| value.to_str().unwrap().split(';').next()).collect::<Vec<_>>().join("; ")
+}
+
+#[tokio::test]
+async fn a_client_with_a_cookie_comes_back_to_its_target_while_that_is_there() {
+    let edge = Edge::start(&[]).await;
+    let servers = [Server::start("a").await, Server::start("b").await];
+    let mut rows: Vec<_> =
+        servers.iter().map(|server| row(&server.target("web", TargetHealth::healthy()))).collect();
+    rows.push(row(&group("web", &[("stickiness.enabled", "true"), ("stickiness.type", "lb_cookie")])));
+    edge.change(rows).await;
+    let first = edge.get_until("/", |answer| answer.headers.contains_key(header::SET_COOKIE)).await;
+    let (name, cookie) = (first.body.split(' ').next().unwrap().to_owned(), cookies(&first));
+    let ask = || {
+        Request::get("/")
+            .header(header::HOST, "a")
+            .header(header::COOKIE, &cookie)
+            .body(Full::default())
+            .unwrap()
+    };
+    let mut client = edge.client().await;
+    for _ in 0..10 {
+        assert!(client.send(ask()).await.body.starts_with(&name));
+    }
+    let mine = servers.iter().find(|server| !name.is_empty() && server.requests() > 2).unwrap();
+    let leaving =
+        Target { deregistered_at: Some(Timestamp(9)), ..mine.target("web", TargetHealth::healthy()) };
+    edge.register(&leaving).await;
+    edge.get_until("/", |answer| !answer.body.starts_with(&name)).await;
+    assert!(!client.send(ask()).await.body.starts_with(&name));
+}
+
+#[tokio::test]
+async fn weights_part_the_requests_and_a_client_may_be_kept_with_its_group() {
+    let edge = Edge::start(&[]).await;
+    let (blue, green) = (Server::start("blue").await, Server::start("green").await);
+    let Action::Forward { groups, .. } = forward(&[("web", 3), ("green", 1)]) else { unreachable!() };
+    let listener = |stickiness| longshore_model::elb::Listener {
+        default_actions: vec![Action::Forward { groups: groups.clone(), stickiness }],
+        ..listener("web")
+    };
+    edge.change(vec![
+        row(&group("green", &[])),
+        row(&blue.target("web", TargetHealth::healthy())),
+        row(&green.target("green", TargetHealth::healthy())),
+        row(&listener(None)),
+    ])
+    .await;
+    edge.get_until("/", |answer| answer.body.starts_with("green")).await;
+    let before = (blue.requests(), green.requests());
+    let mut client = edge.client().await;
+    for _ in 0..40 {
+        client.get("/").await;
+    }
+    assert_eq!((blue.requests() - before.0, green.requests() - before.1), (30, 10));
+    let kept = longshore_model::elb::Stickiness { enabled: true, seconds: Some(60) };
+    edge.change(vec![row(&listener(Some(kept)))]).await;
+    let kept =
+        edge.get_until("/", |answer| answer.body.starts_with("green") && !cookies(answer).is_empty()).await;
+    for _ in 0..10 {
+        let request = Request::get("/").header(header::HOST, "a").header(header::COOKIE, cookies(&kept));
+        assert!(client.send(request.body(Full::default()).unwrap()).await.body.starts_with("green"));
+    }
+}
+
+#[tokio::test]
+async fn a_target_that_is_new_gets_its_part_slowly() {
+    let edge = Edge::start(&[]).await;
+    let (old, new) = (Server::start("old").await, Server::start("new").await);
+    edge.change(vec![
+        row(&group("web", &[("slow_start.duration_seconds", "30")])),
+        row(&old.target("web", TargetHealth::healthy())),
+    ])
+    .await;
+    edge.get_until("/", |answer| answer.status == StatusCode::OK).await;
+    edge.advance(30_000);
+    edge.register(&new.target("web", TargetHealth::healthy())).await;
+    // What is told later is known later.
+    let fixed = FixedResponse { status: 418, content_type: None, body: None };
+    let mark = vec![Condition::PathPattern(vec!["/mark".to_owned()])];
+    edge.change(vec![row(&rule(1, mark, Action::FixedResponse(fixed)))]).await;
+    edge.get_until("/mark", |answer| answer.status == StatusCode::IM_A_TEAPOT).await;
+    edge.advance(15_000);
+    let before = (old.requests(), new.requests());
+    for _ in 0..200 {
+        edge.get("/").await;
+    }
+    let (old, new) = (old.requests() - before.0, new.requests() - before.1);
+    assert!((30..=70).contains(&new) && old + new == 200, "{old} {new}");
 }

@@ -67,6 +67,16 @@ pub fn strip(headers: &mut HeaderMap, keeps_upgrade: bool) {
     }
 }
 
+/// Takes away headers that programs read in different ways.
+pub fn drop_invalid(headers: &mut HeaderMap) {
+    let is_plain =
+        |name: &HeaderName| name.as_str().bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-');
+    let invalid: Vec<HeaderName> = headers.keys().filter(|name| !is_plain(name)).cloned().collect();
+    for name in invalid {
+        headers.remove(name);
+    }
+}
+
 /// Says to the target where a request came from.
 pub fn forward(headers: &mut HeaderMap, origin: Origin, mode: ForwardedFor, now: Timestamp) {
     match mode {

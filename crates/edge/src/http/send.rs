@@ -6,6 +6,7 @@ use http::{Request, Response, StatusCode};
 use hyper::body::Incoming;
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
+use longshore_model::Timestamp;
 use std::io;
 use std::net::{Ipv4Addr, SocketAddrV4};
 use std::sync::Arc;
@@ -35,17 +36,24 @@ enum Tried {
     Failed(StatusCode),
 }
 
-/// Asks a target of the group, from the address `own`; else the status that says why there is no answer.
-pub async fn send(
-    group: &Group,
-    mut request: Request<Incoming>,
-    own: Ipv4Addr,
-    limit: Duration,
-) -> Result<Sent, StatusCode> {
+/// Whom to ask, and how.
+#[derive(Clone, Copy, Debug)]
+pub struct Asking {
+    /// The load balancer's address that targets are asked from.
+    pub own: Ipv4Addr,
+    pub limit: Duration,
+    /// The target that a cookie names.
+    pub wish: Option<u64>,
+    pub now: Timestamp,
+}
+
+/// Asks a target of the group; else the status that says why there is no answer.
+pub async fn send(group: &Group, mut request: Request<Incoming>, asking: Asking) -> Result<Sent, StatusCode> {
+    let Asking { own, limit, wish, now } = asking;
     let mut tried: Vec<Arc<Peer>> = Vec::new();
     let mut status = StatusCode::SERVICE_UNAVAILABLE;
     while tried.len() < TRIES {
-        let Some(busy) = group.choose(&tried) else { break };
+        let Some(busy) = group.choose(&tried, wish, now) else { break };
         let peer = Arc::clone(busy.peer());
         while let Some(mut sender) = peer.take_idle().await {
             match ask(&mut sender, request, limit).await {

@@ -4,8 +4,8 @@
 use super::answer;
 use super::body::Payload;
 use super::headers::{self, ForwardedFor, Origin};
-use super::send::{self, Sent};
-use super::tunnel;
+use super::send::{self, Asking, Sent};
+use super::{sticky, tunnel};
 use crate::group::Group;
 use arc_swap::ArcSwap;
 use http::header::HOST;
@@ -43,7 +43,11 @@ pub struct Routes {
     pub protocol: &'static str,
     /// How long a target may take to answer, and a client to ask.
     pub idle: Duration,
+    /// How long a connection may last.
+    pub keep_alive: Duration,
     pub forwarded_for: ForwardedFor,
+    /// Whether headers go whose names are not letters, digits and hyphens.
+    pub drop_invalid: bool,
     /// The lowest number first.
     pub rules: Vec<Route>,
     pub default: Course,
@@ -58,6 +62,8 @@ pub enum Course {
     Forward {
         weights: Vec<ForwardGroup>,
         groups: Vec<Arc<Group>>,
+        /// For how many seconds a client stays with the group that it was sent to.
+        kept_for: Option<u32>,
     },
     Redirect(Redirect),
     Fixed(FixedResponse),
@@ -80,9 +86,12 @@ pub struct Ends {
     pub own: Ipv4Addr,
 }
 
-/// Until the connection ends; when the listener does, after the answer that is under way.
+/// Until the connection ends; when the listener does or it has lasted for long, after the answer that is under way.
 pub async fn serve(door: Arc<Door>, stream: TcpStream, ends: Ends, mut stop: watch::Receiver<bool>) {
-    let idle = door.routes.load().idle;
+    let (idle, keep_alive) = {
+        let routes = door.routes.load();
+        (routes.idle, routes.keep_alive)
+    };
     let service = service_fn(move |request| {
         let door = Arc::clone(&door);
         async move { Ok::<_, Infallible>(answer(&door, request, ends).await) }
@@ -93,7 +102,7 @@ pub async fn serve(door: Arc<Door>, stream: TcpStream, ends: Ends, mut stop: wat
     let mut connection = std::pin::pin!(connection);
     let told = async {
         // Where nobody can say so any more, it is so.
-        let _ = stop.wait_for(|stop| *stop).await;
+        let _ = tokio::time::timeout(keep_alive, stop.wait_for(|stop| *stop)).await;
     };
     let ended = tokio::select! {
         ended = connection.as_mut() => ended,
@@ -123,39 +132,58 @@ async fn answer(door: &Door, request: Request<Incoming>, ends: Ends) -> Response
             };
             answer::redirect(redirect.status, &routing::location(redirect, came))
         }
-        Course::Forward { weights, groups } => {
-            let number = door.turn.fetch_add(1, Ordering::Relaxed);
-            match choice::group(weights, number).and_then(|place| groups.get(place)) {
-                Some(group) => forward(door, &routes, group, request, ends).await,
-                None => answer::failure(answer::UNAVAILABLE),
+        Course::Forward { weights, groups, kept_for } => {
+            let now = (door.clock)();
+            let wish = kept_for.and_then(|_| sticky::wished_group(request.headers(), now));
+            let wished = wish.and_then(|wish| groups.iter().find(|group| group.mark() == wish));
+            let by_weight = || {
+                let number = door.turn.fetch_add(1, Ordering::Relaxed);
+                choice::group(weights, number).and_then(|place| groups.get(place))
+            };
+            let Some(group) = wished.or_else(by_weight) else { return answer::failure(answer::UNAVAILABLE) };
+            let mut response = forward(&routes, group, request, ends, now).await;
+            if let Some(seconds) = kept_for {
+                sticky::keep_group(response.headers_mut(), group.mark(), *seconds, now);
             }
+            response
         }
         Course::Nowhere => answer::failure(answer::UNAVAILABLE),
     }
 }
 
 async fn forward(
-    door: &Door,
     routes: &Routes,
     group: &Group,
     mut request: Request<Incoming>,
     ends: Ends,
+    now: Timestamp,
 ) -> Response<Payload> {
     let upgrades = headers::is_upgrade(request.headers());
     let client = upgrades.then(|| hyper::upgrade::on(&mut request));
+    let keeping = group.keeping();
+    let wish = keeping.as_ref().and_then(|keeping| keeping.wish(request.headers(), now));
     let origin = Origin { client: ends.client, port: routes.port, protocol: routes.protocol };
     headers::strip(request.headers_mut(), upgrades);
-    headers::forward(request.headers_mut(), origin, routes.forwarded_for, (door.clock)());
-    let Sent { response, sender, busy } = match send::send(group, request, ends.own, routes.idle).await {
+    if routes.drop_invalid {
+        headers::drop_invalid(request.headers_mut());
+    }
+    headers::forward(request.headers_mut(), origin, routes.forwarded_for, now);
+    let asking = Asking { own: ends.own, limit: routes.idle, wish, now };
+    let Sent { response, sender, busy } = match send::send(group, request, asking).await {
         Ok(sent) => sent,
         Err(status) => return answer::failure(status),
     };
+    let mark = busy.peer().mark;
     let switches = response.status() == StatusCode::SWITCHING_PROTOCOLS;
-    match client {
+    let mut response = match client {
         Some(client) if switches => tunnel::open(client, response, busy),
-        _ if switches => answer::failure(StatusCode::BAD_GATEWAY),
+        _ if switches => return answer::failure(StatusCode::BAD_GATEWAY),
         _ => pass(response, sender, busy),
+    };
+    if let Some(keeping) = keeping {
+        keeping.keep(response.headers_mut(), mark, now);
     }
+    response
 }
 
 /// The target's answer as the client gets it.

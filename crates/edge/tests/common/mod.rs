@@ -21,7 +21,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::convert::Infallible;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU16, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicU16, AtomicUsize, Ordering};
 use std::time::Duration;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Notify, mpsc};
@@ -56,6 +56,7 @@ pub struct Edge {
     to_edge: mpsc::Sender<ToEdge>,
     from_edge: mpsc::Receiver<FromEdge>,
     seen: Vec<TargetReport>,
+    now: Arc<AtomicI64>,
 }
 
 pub fn row(record: &impl Record) -> Row {
@@ -67,10 +68,12 @@ impl Edge {
     pub async fn start(attributes: &[(&str, &str)]) -> Self {
         let (to_edge, from_control) = mpsc::channel(16);
         let (to_control, from_edge) = mpsc::channel(16);
-        let config =
-            Config { addresses: Arc::new(Anything), clock: Arc::new(|| Timestamp(1_700_000_000_000)) };
+        let now = Arc::new(AtomicI64::new(1_700_000_000_000));
+        let read = Arc::clone(&now);
+        let clock = move || Timestamp(read.load(Ordering::Relaxed));
+        let config = Config { addresses: Arc::new(Anything), clock: Arc::new(clock) };
         tokio::spawn(longshore_edge::run(config, Link { from_control, to_control }));
-        let edge = Self { address: address(), to_edge, from_edge, seen: Vec::new() };
+        let edge = Self { address: address(), to_edge, from_edge, seen: Vec::new(), now };
         let balancer = edge.balancer(attributes);
         edge.tell(ToEdge::Everything(vec![row(&balancer), row(&group("web", &[])), row(&listener("web"))]))
             .await;
@@ -95,6 +98,11 @@ impl Edge {
             tags: Tags::default(),
             created_at: Timestamp(1),
         }
+    }
+
+    /// Moves the edge's clock on.
+    pub fn advance(&self, millis: i64) {
+        self.now.fetch_add(millis, Ordering::Relaxed);
     }
 
     async fn tell(&self, message: ToEdge) {
