@@ -45,7 +45,7 @@ fn script(table: &str, forwards: &[Forward]) -> String {
         r#"
 table inet {table} {{
   chain prerouting {{ type nat hook prerouting priority dstnat; policy accept; }}
-  chain output {{ type nat hook output priority dstnat; policy accept; }}
+  chain output {{ type nat hook output priority -100; policy accept; }}
   chain postrouting {{ type nat hook postrouting priority srcnat - 5; policy accept; }}
 }}
 flush chain inet {table} prerouting
