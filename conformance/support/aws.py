@@ -77,6 +77,10 @@ class Cloud:
     def ec2(self):
         return self.client("ec2")
 
+    @functools.cached_property
+    def elbv2(self):
+        return self.client("elbv2")
+
     @property
     def subnets(self):
         """The default subnets' ids, by availability zone."""

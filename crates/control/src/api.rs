@@ -118,7 +118,13 @@ impl Services {
 
 impl Default for Services {
     fn default() -> Self {
-        Self::new([crate::ecs::routes(), crate::ec2::routes(), crate::logs::routes(), crate::sts::routes()])
+        Self::new([
+            crate::ecs::routes(),
+            crate::ec2::routes(),
+            crate::elbv2::routes(),
+            crate::logs::routes(),
+            crate::sts::routes(),
+        ])
     }
 }
 

@@ -8,6 +8,7 @@ pub mod coverage;
 pub mod ec2;
 pub mod ecs;
 pub mod edges;
+pub mod elbv2;
 pub mod front;
 mod hooks;
 pub mod housekeeping;

@@ -3,7 +3,6 @@
 //! Invariant: what is done is a function of the records that control sent last; a change of them breaks no connection that
 //! it does not concern.
 
-mod forwards;
 mod group;
 mod http;
 mod listening;
@@ -13,7 +12,6 @@ mod traffic;
 
 use async_trait::async_trait;
 use longshore_model::Timestamp;
-use longshore_model::elb::Forward;
 use longshore_model::link::edge::{FromEdge, ToEdge};
 use std::collections::BTreeSet;
 use std::net::Ipv4Addr;
@@ -21,20 +19,17 @@ use std::sync::Arc;
 use tokio::sync::mpsc;
 use traffic::Traffic;
 
-/// The machine that an edge is on.
+/// Makes the machine answer at addresses.
 #[async_trait]
-pub trait Machine: Send + Sync {
+pub trait Addresses: Send + Sync {
     /// The machine has these and no others of the edge's. Says which of them it could not have, and why.
     async fn hold(&self, addresses: &BTreeSet<Ipv4Addr>) -> Vec<(Ipv4Addr, String)>;
-
-    /// The kernel passes these on and nothing else of the edge's.
-    async fn forward(&self, forwards: &[Forward]) -> Result<(), String>;
 }
 
 /// What an edge needs of the machine that it is on.
 #[derive(Clone)]
 pub struct Config {
-    pub machine: Arc<dyn Machine>,
+    pub addresses: Arc<dyn Addresses>,
     pub clock: Arc<dyn Fn() -> Timestamp + Send + Sync>,
 }
 

@@ -1,6 +1,7 @@
 //! When finished records are forgotten. Invariant: nothing that is still in use is forgotten.
 
 use crate::admission;
+use crate::elb;
 use crate::view::View;
 use longshore_model::change::Key;
 use longshore_model::container_instance::{ContainerInstance, Placements};
@@ -14,8 +15,8 @@ const KEEP_CLIENT_TOKENS: i64 = 24 * 60 * 60 * 1000;
 /// How long service deployments are described, in milliseconds: 90 days, as on AWS.
 const KEEP_SERVICE_DEPLOYMENTS: i64 = 90 * 24 * 60 * 60 * 1000;
 
-/// The client tokens and join tokens that have expired, the STOPPED tasks that ended more than `keep_millis` ago, and the definitions under deletion that no task
-/// uses any more: at most `limit` of them.
+/// The client tokens and join tokens that have expired, the STOPPED tasks that ended more than `keep_millis` ago, the definitions under deletion that no task
+/// uses any more, and what is left of load balancers: at most `limit` of them.
 pub fn to_forget(view: &View, now: Timestamp, keep_millis: i64, limit: usize) -> Vec<Key> {
     let tasks = view.stopped_before(now.plus_millis(-keep_millis)).cloned();
     let tokens = view.client_tokens_before(now.plus_millis(-KEEP_CLIENT_TOKENS)).cloned();
@@ -50,6 +51,7 @@ pub fn to_forget(view: &View, now: Timestamp, keep_millis: i64, limit: usize) ->
         .chain(ended)
         .chain(protections)
         .chain(instances)
+        .chain(elb::orphans(view))
         .take(limit)
         .collect()
 }

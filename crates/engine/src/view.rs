@@ -75,6 +75,7 @@ pub struct View {
     pub admissions: Table<Admission>,
     stopped: OrdSet<(Timestamp, Key)>,
     tokens_by_age: OrdSet<(Timestamp, Key)>,
+    draining_targets: OrdSet<Key>,
     capacity: Capacity,
     service_tasks: Services,
     /// The task definitions of services, each with the service.

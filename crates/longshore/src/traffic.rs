@@ -2,11 +2,10 @@
 
 use crate::Outcome;
 use async_trait::async_trait;
-use longshore_agent::network::{Holder, ServerId, forwards};
+use longshore_agent::network::{Holder, ServerId};
 use longshore_control::Context;
 use longshore_control::edges;
-use longshore_edge::{Config, Link, Machine};
-use longshore_model::elb::Forward;
+use longshore_edge::{Addresses, Config, Link};
 use std::collections::BTreeSet;
 use std::net::Ipv4Addr;
 use std::path::Path;
@@ -19,11 +18,9 @@ const LINK: usize = 256;
 
 /// Starts the edge and the control plane's end of its link.
 pub async fn start(context: &Arc<Context>, data_dir: &Path) -> Outcome<Vec<JoinHandle<()>>> {
-    let server = ServerId::of(data_dir);
-    let holder = Holder::open(server.clone(), context.config.vpc_cidr).await?;
+    let holder = Holder::open(ServerId::of(data_dir), context.config.vpc_cidr).await?;
     let timekeeper = Arc::clone(context);
-    let config =
-        Config { machine: Arc::new(Here { server, holder }), clock: Arc::new(move || timekeeper.now()) };
+    let config = Config { addresses: Arc::new(Held(holder)), clock: Arc::new(move || timekeeper.now()) };
     let (to_edge, from_control) = mpsc::channel(LINK);
     let (to_control, from_edge) = mpsc::channel(LINK);
     Ok(vec![
@@ -32,16 +29,12 @@ pub async fn start(context: &Arc<Context>, data_dir: &Path) -> Outcome<Vec<JoinH
     ])
 }
 
-/// The machine that the process is on.
-struct Here {
-    server: ServerId,
-    holder: Holder,
-}
+struct Held(Holder);
 
 #[async_trait]
-impl Machine for Here {
+impl Addresses for Held {
     async fn hold(&self, addresses: &BTreeSet<Ipv4Addr>) -> Vec<(Ipv4Addr, String)> {
-        match self.holder.hold(addresses).await {
+        match self.0.hold(addresses).await {
             Ok(refused) => {
                 let words = |(address, error)| (address, crate::chain(&error));
                 refused.into_iter().map(words).collect()
@@ -51,8 +44,5 @@ impl Machine for Here {
                 addresses.iter().map(|address| (*address, words.clone())).collect()
             }
         }
-    }
-    async fn forward(&self, forwards: &[Forward]) -> Result<(), String> {
-        forwards::forward(&self.server, forwards).await.map_err(|error| crate::chain(&error))
     }
 }

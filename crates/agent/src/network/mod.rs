@@ -13,7 +13,6 @@ mod bridge;
 mod down;
 mod error;
 pub mod files;
-pub mod forwards;
 mod holder;
 mod instance;
 mod names;

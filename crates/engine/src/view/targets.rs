@@ -1,4 +1,4 @@
-//! Target groups by their ARNs, and targets by the tasks that they are for.
+//! Target groups by their ARNs, targets by the tasks that they are for, and those that drain.
 
 use super::View;
 use longshore_model::change::{Change, Key, Undecodable};
@@ -18,6 +18,11 @@ impl View {
         self.targets_by_task.get(task).into_iter().flatten().filter_map(|key| self.targets.get(key))
     }
 
+    /// The targets that were deregistered and are still there.
+    pub fn draining_targets(&self) -> impl Iterator<Item = &Arc<Target>> {
+        self.draining_targets.iter().filter_map(|key| self.targets.get(key))
+    }
+
     pub(super) fn apply_target(&mut self, change: &Change) -> Result<(), Undecodable> {
         let task_of = |target: &Arc<Target>| target.task.as_ref().map(|task| task.key());
         if let Some(task) = self.targets.get(&change.key).and_then(task_of) {
@@ -28,6 +33,11 @@ impl View {
             }
         }
         self.targets.apply(change)?;
+        let drains = |target: &Arc<Target>| target.deregistered_at.is_some();
+        match self.targets.get(&change.key).is_some_and(drains) {
+            true => self.draining_targets.insert(change.key.clone()),
+            false => self.draining_targets.remove(&change.key),
+        };
         if let Some(target) = self.targets.get(&change.key)
             && let Some(task) = task_of(target)
         {

@@ -2,6 +2,7 @@
 
 use super::{Attributes, LoadBalancer, arn};
 use crate::change::Key;
+use crate::id::stable_hash;
 use crate::record::Record;
 use crate::scope::Scope;
 use crate::tag::Tags;
@@ -27,6 +28,9 @@ pub struct Listener {
     pub ssl_policy: Option<String>,
     /// What is done with what no rule matches.
     pub default_actions: Vec<Action>,
+    /// What the user gave as the actions' `Order`, one for each; empty where nothing was given.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub action_orders: Vec<u32>,
     #[serde(default, skip_serializing_if = "Attributes::is_empty")]
     pub attributes: Attributes,
     #[serde(default, skip_serializing_if = "Tags::is_empty")]
@@ -60,6 +64,9 @@ pub struct ListenerRule {
     /// All of them must hold.
     pub conditions: Vec<Condition>,
     pub actions: Vec<Action>,
+    /// As in [`Listener`].
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub action_orders: Vec<u32>,
     #[serde(default, skip_serializing_if = "Tags::is_empty")]
     pub tags: Tags,
     pub created_at: Timestamp,
@@ -147,6 +154,13 @@ impl Listener {
 
     pub fn arn(&self) -> String {
         arn(&self.scope, format_args!("listener/{}/{}", self.load_balancer, self.id))
+    }
+
+    /// The ARN of the rule that its default actions are shown as.
+    pub fn default_rule_arn(&self) -> String {
+        let (load_balancer, id) = (&self.load_balancer, &self.id);
+        let rule = stable_hash(self.arn().bytes());
+        arn(&self.scope, format_args!("listener-rule/{load_balancer}/{id}/{rule:016x}"))
     }
 
     /// The key of its load balancer; `None` for a path that is none.

@@ -62,6 +62,9 @@ pub struct LoadBalancerZone {
     pub availability_zone: String,
     pub subnet: String,
     pub address: Ipv4Addr,
+    /// Whether the user chose the address.
+    #[serde(default)]
+    pub chosen: bool,
 }
 
 impl LoadBalancer {

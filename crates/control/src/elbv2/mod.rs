@@ -1,0 +1,71 @@
+//! Elastic Load Balancing, version 2: one file per resource.
+
+mod action;
+mod listener;
+mod load_balancer;
+mod page;
+mod reference;
+mod tag;
+mod target;
+mod target_group;
+
+use crate::api::Routes;
+use crate::refuse::unsupported;
+use longshore_elbv2 as elb;
+use longshore_elbv2::operations as op;
+use longshore_wire::Fault;
+
+pub fn routes() -> Routes {
+    Routes::new(&elb::SERVICE)
+        .on::<op::CreateLoadBalancer, _, _, _>(load_balancer::create)
+        .on::<op::DeleteLoadBalancer, _, _, _>(load_balancer::delete)
+        .on::<op::DescribeLoadBalancers, _, _, _>(load_balancer::describe)
+        .on::<op::CreateTargetGroup, _, _, _>(target_group::create)
+        .on::<op::DeleteTargetGroup, _, _, _>(target_group::delete)
+        .on::<op::DescribeTargetGroups, _, _, _>(target_group::describe)
+        .on::<op::RegisterTargets, _, _, _>(target::register)
+        .on::<op::DeregisterTargets, _, _, _>(target::deregister)
+        .on::<op::DescribeTargetHealth, _, _, _>(target::describe_health)
+        .on::<op::CreateListener, _, _, _>(listener::create)
+        .on::<op::DeleteListener, _, _, _>(listener::delete)
+        .on::<op::DescribeListeners, _, _, _>(listener::describe)
+}
+
+/// What the service answers to values that are wrong by themselves.
+fn invalid(message: impl Into<String>) -> Fault {
+    Fault::sender("ValidationError", message.into())
+}
+
+/// What does not fit the rest of the request, or what is there.
+fn misfit(message: impl Into<String>) -> Fault {
+    elb::Error::InvalidConfigurationRequestException(message.into()).into()
+}
+
+/// Fields that have no effect yet.
+fn refuse(fields: &[(&str, bool)]) -> Result<(), Fault> {
+    unsupported(fields).map_err(invalid)
+}
+
+/// The rules for the names of load balancers and target groups.
+fn check_name(what: &str, name: &str) -> Result<(), Fault> {
+    if name.is_empty() {
+        return Err(invalid(format!("{what} name cannot be empty")));
+    }
+    if name.len() > 32 {
+        return Err(invalid(format!("{what} name '{name}' cannot be longer than '32' characters")));
+    }
+    if !name.chars().all(|c| c.is_ascii_alphanumeric() || c == '-') {
+        return Err(invalid(format!(
+            "{what} name '{name}' can only contain characters that are alphanumeric characters or hyphens(-)"
+        )));
+    }
+    if name.starts_with('-') || name.ends_with('-') {
+        return Err(invalid(format!("{what} name '{name}' cannot begin or end with '-'")));
+    }
+    Ok(())
+}
+
+/// A port that the API model has checked.
+fn port(given: i32) -> Result<u16, Fault> {
+    u16::try_from(given).map_err(|_| invalid(format!("Port '{given}' must be between '1-65535' inclusive")))
+}
