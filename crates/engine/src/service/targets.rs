@@ -204,10 +204,13 @@ fn with_groups(actions: &[Action], wanted: &[ForwardGroup]) -> Option<Vec<Action
                 of.iter().find(|group| group.target_group == name).map_or(0, |group| group.weight)
             };
             let total = |of: &[ForwardGroup]| of.iter().map(|group| group.weight).sum::<u32>().max(1);
-            // A rule that was made for one group alone says the same in other numbers.
+            // Other numbers may say the same. A group that is not named is not checked, so that both have to be.
+            let is_named =
+                |group: &ForwardGroup| groups.iter().any(|other| other.target_group == group.target_group);
             let (has, wants) = (total(groups), total(wanted));
-            let same =
-                wanted.iter().all(|group| weight(groups, &group.target_group) * wants == group.weight * has);
+            let same = wanted.iter().all(|group| {
+                is_named(group) && weight(groups, &group.target_group) * wants == group.weight * has
+            });
             let others =
                 groups.iter().any(|group| group.weight > 0 && weight(wanted, &group.target_group) == 0);
             if same && !others {

@@ -1,0 +1,266 @@
+"""Services behind load balancers, with real traffic: what a client gets while tasks come, go and are replaced."""
+
+import collections
+import concurrent.futures
+import contextlib
+import http.client
+import threading
+
+import pytest
+
+from support.services import clear, create, describe, events, stable, tasks
+from support.waiting import until
+
+PORT = 80
+
+
+def page(text, *more):
+    """nginx with a page of its own."""
+    command = f"echo {text} > /usr/share/nginx/html/index.html; exec nginx -g 'daemon off;'"
+    return {
+        "name": "web",
+        "image": "nginx:latest",
+        "command": ["sh", "-c", command],
+        "portMappings": [{"containerPort": PORT}],
+        "stopTimeout": 5,
+    }
+
+
+class Balancer:
+    """An application load balancer, with a listener at port 80 that sends to the group `name`."""
+
+    def __init__(self, cloud, name, kind="application", **settings):
+        self.cloud, self.name, self.elb = cloud, name, cloud.elbv2
+        self.vpc = cloud.ec2.describe_vpcs()["Vpcs"][0]["VpcId"]
+        request = {"Name": name, "Subnets": cloud.subnets[:2], "Type": kind} | settings
+        (made,) = self.elb.create_load_balancer(**request)["LoadBalancers"]
+        self.arn, self.protocol = made["LoadBalancerArn"], "HTTP" if kind == "application" else "TCP"
+        self.group = self.make_group(name)
+        forward = [{"Type": "forward", "TargetGroupArn": self.group}]
+        (listener,) = self.elb.create_listener(
+            LoadBalancerArn=self.arn, Protocol=self.protocol, Port=PORT, DefaultActions=forward
+        )["Listeners"]
+        self.listener = listener["ListenerArn"]
+
+    def make_group(self, name):
+        check = {"HealthCheckIntervalSeconds": 5, "HealthCheckTimeoutSeconds": 2, "HealthyThresholdCount": 2}
+        (group,) = self.elb.create_target_group(
+            Name=name, Protocol=self.protocol, Port=PORT, VpcId=self.vpc, TargetType="ip", **check
+        )["TargetGroups"]
+        return group["TargetGroupArn"]
+
+    @property
+    def addresses(self):
+        """Of its interfaces, as EC2 shows them."""
+        filters = [{"Name": "description", "Values": [f"ELB {self.arn.partition(':loadbalancer/')[2]}"]}]
+        found = self.cloud.ec2.describe_network_interfaces(Filters=filters)["NetworkInterfaces"]
+        return [interface["PrivateIpAddress"] for interface in found]
+
+    def health(self, group=None):
+        found = self.elb.describe_target_health(TargetGroupArn=group or self.group)["TargetHealthDescriptions"]
+        return [target["TargetHealth"]["State"] for target in found]
+
+    def serves(self, **settings):
+        balancer = {"targetGroupArn": self.group, "containerName": "web", "containerPort": PORT}
+        return {"loadBalancers": [balancer | settings]}
+
+    def get(self, path="/"):
+        return get(self.addresses[0], path)
+
+    def remove(self):
+        self.elb.delete_load_balancer(LoadBalancerArn=self.arn)
+        for group in self.elb.describe_target_groups()["TargetGroups"]:
+            if group["TargetGroupName"].startswith(self.name):
+                self.elb.delete_target_group(TargetGroupArn=group["TargetGroupArn"])
+
+
+def get(address, path="/", port=PORT):
+    connection = http.client.HTTPConnection(address, port, timeout=10)
+    with contextlib.closing(connection):
+        connection.request("GET", path)
+        response = connection.getresponse()
+        return response.status, response.read().decode().strip()
+
+
+class Load:
+    """Clients that ask all the time, each on a connection that it keeps."""
+
+    def __init__(self, address, clients=4):
+        self.address, self.answers, self.done = address, collections.Counter(), threading.Event()
+        self.pool = concurrent.futures.ThreadPoolExecutor(clients)
+        self.running = [self.pool.submit(self.ask) for _ in range(clients)]
+
+    def ask(self):
+        connection = http.client.HTTPConnection(self.address, PORT, timeout=10)
+        with contextlib.closing(connection):
+            while not self.done.is_set():
+                connection.request("GET", "/")
+                response = connection.getresponse()
+                self.answers[response.status, response.read().decode().strip()] += 1
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.done.set()
+        self.pool.shutdown()
+
+    def end(self):
+        """All answers, by status and text; raises what a client met."""
+        self.done.set()
+        for client in self.running:
+            client.result()
+        return self.answers
+
+    def pages(self):
+        return {text for _, text in list(self.answers)}
+
+
+@pytest.fixture
+def balancer(cloud, name):
+    made = Balancer(cloud, name[-32:].strip("-"))
+    yield made
+    made.remove()
+
+
+@pytest.fixture
+def cluster(cloud, name):
+    yield cloud.cluster(name)
+    clear(cloud, name)
+
+
+def test_a_service_is_reached_through_its_load_balancer(cloud, cluster, name, balancer):
+    assert balancer.get()[0] == 503
+    create(cloud, cluster, cloud.register(name, page("one")), count=2, **balancer.serves())
+    stable(cloud, cluster)
+    assert balancer.health() == ["healthy", "healthy"]
+    assert [get(address) for address in balancer.addresses] == [(200, "one")] * 2
+    (shown,) = describe(cloud, cluster)["loadBalancers"]
+    assert shown == {"targetGroupArn": balancer.group, "containerName": "web", "containerPort": PORT}
+    registered = [said for said in events(cloud, cluster) if "registered" in said]
+    assert registered and all(f"targets in (target-group {balancer.group})" in said for said in registered)
+
+
+def test_no_request_is_lost_while_a_service_is_updated_and_scaled(cloud, cluster, name, balancer):
+    create(cloud, cluster, cloud.register(name, page("one")), count=2, **balancer.serves())
+    stable(cloud, cluster)
+    with Load(balancer.addresses[0]) as load:
+        until("the first revision answers", lambda: load.pages() == {"one"})
+        cloud.ecs.update_service(cluster=cluster, service="web", taskDefinition=cloud.register(name, page("two")))
+        until("the second revision answers", lambda: "two" in load.pages())
+        stable(cloud, cluster)
+        for count in (3, 1):
+            cloud.ecs.update_service(cluster=cluster, service="web", desiredCount=count)
+            stable(cloud, cluster)
+            until("targets follow", lambda count=count: balancer.health() == ["healthy"] * count)
+        answers = load.end()
+    assert {status for status, _ in answers} == {200}
+    assert {text for _, text in answers} == {"one", "two"}
+    said = events(cloud, cluster)
+    assert any("has begun draining connections on" in message for message in said)
+    assert any(f"deregistered 1 targets in (target-group {balancer.group})" in message for message in said)
+
+
+def test_a_task_that_is_stopped_answers_what_it_has(cloud, cluster, name, balancer):
+    create(cloud, cluster, cloud.register(name, page("one")), count=2, **balancer.serves())
+    stable(cloud, cluster)
+    with Load(balancer.addresses[0]) as load:
+        until("it answers", lambda: load.pages() == {"one"})
+        victim = tasks(cloud, cluster)[0]["taskArn"]
+        cloud.ecs.stop_task(cluster=cluster, task=victim)
+        cloud.until_stopped(cluster, victim)
+        stable(cloud, cluster)
+        answers = load.end()
+    assert set(answers) == {(200, "one")}
+
+
+def test_an_unhealthy_target_has_its_task_replaced(cloud, cluster, name, balancer):
+    # The page is not where the check looks, from some time on.
+    command = "while [ ! -e /gone ]; do sleep 1; done; rm /usr/share/nginx/html/index.html; sleep 1000"
+    web = page("one")
+    web["command"] = ["sh", "-c", f"({command}) & exec nginx -g 'daemon off;'"]
+    create(cloud, cluster, cloud.register(name, web), healthCheckGracePeriodSeconds=0, **balancer.serves())
+    stable(cloud, cluster)
+    (first,) = tasks(cloud, cluster)
+    cloud.elbv2.modify_target_group(TargetGroupArn=balancer.group, HealthCheckPath="/nothing", UnhealthyThresholdCount=2)
+    stopped = cloud.until_stopped(cluster, first["taskArn"])
+    assert stopped["stoppedReason"] == f"Task failed ELB health checks in (target-group {balancer.group})"
+    cloud.elbv2.modify_target_group(TargetGroupArn=balancer.group, HealthCheckPath="/")
+    stable(cloud, cluster)
+    assert any(
+        f"(service web) (port {PORT}) is unhealthy in (target-group {balancer.group}) due to (reason Health checks failed"
+        in said
+        for said in events(cloud, cluster)
+    )
+
+
+@pytest.mark.parametrize("strategy", ["BLUE_GREEN", "CANARY"])
+def test_traffic_goes_over_to_the_new_revision_without_a_loss(cloud, cluster, name, balancer, strategy):
+    green = balancer.make_group(f"{balancer.name[:-2]}-g"[:32])
+    shift = {
+        "alternateTargetGroupArn": green,
+        "productionListenerRule": balancer.listener,
+        "roleArn": "arn:aws:iam::123456789012:role/ecsInfrastructureRole",
+    }
+    configuration = {"strategy": strategy, "bakeTimeInMinutes": 0}
+    if strategy == "CANARY":
+        configuration["canaryConfiguration"] = {"canaryPercent": 20.0, "canaryBakeTimeInMinutes": 0}
+    create(
+        cloud,
+        cluster,
+        cloud.register(name, page("blue")),
+        count=2,
+        deploymentConfiguration=configuration,
+        **balancer.serves(advancedConfiguration=shift),
+    )
+    stable(cloud, cluster)
+    assert (balancer.health(), balancer.health(green)) == (["healthy"] * 2, [])
+    with Load(balancer.addresses[0]) as load:
+        until("blue answers", lambda: load.pages() == {"blue"})
+        cloud.ecs.update_service(cluster=cluster, service="web", taskDefinition=cloud.register(name, page("green")))
+        until("green answers", lambda: "green" in load.pages())
+        stable(cloud, cluster)
+        answers = load.end()
+    assert set(answers) == {(200, "blue"), (200, "green")}
+    assert balancer.get() == (200, "green")
+    until("only green has targets", lambda: (balancer.health(), balancer.health(green)) == ([], ["healthy"] * 2))
+    (listener,) = cloud.elbv2.describe_listeners(ListenerArns=[balancer.listener])["Listeners"]
+    groups = listener["DefaultActions"][0]["ForwardConfig"]["TargetGroups"]
+    assert {group["TargetGroupArn"]: group["Weight"] for group in groups} == {balancer.group: 0, green: 100}
+
+
+def test_a_network_load_balancer_passes_connections_on(cloud, cluster, name):
+    balancer = Balancer(cloud, name[-32:].strip("-"), kind="network")
+    try:
+        attributes = [{"Key": "deregistration_delay.timeout_seconds", "Value": "1"}]
+        cloud.elbv2.modify_target_group_attributes(TargetGroupArn=balancer.group, Attributes=attributes)
+        create(cloud, cluster, cloud.register(name, page("one")), count=2, **balancer.serves())
+        stable(cloud, cluster)
+        until("both are healthy", lambda: balancer.health() == ["healthy"] * 2)
+        for address in balancer.addresses:
+            assert [get(address) for _ in range(4)] == [(200, "one")] * 4
+        clear(cloud, cluster)
+        with pytest.raises(OSError):
+            get(balancer.addresses[0])
+    finally:
+        clear(cloud, cluster)
+        balancer.remove()
+
+
+def test_what_cannot_be_behind_a_load_balancer_is_refused(cloud, cluster, name, balancer):
+    definition = cloud.register(name, page("one"))
+    unused = balancer.make_group(f"{balancer.name[:-2]}-u"[:32])
+    wrong = {
+        f"The target group with targetGroupArn {unused} does not have an associated load balancer.": {
+            "targetGroupArn": unused
+        },
+        "The container app does not exist in the task definition.": {"containerName": "app"},
+        "The container web did not have a container port 81 defined.": {"containerPort": 81},
+    }
+    for message, settings in wrong.items():
+        with pytest.raises(cloud.ecs.exceptions.InvalidParameterException) as error:
+            create(cloud, cluster, definition, **balancer.serves(**settings))
+        assert error.value.response["Error"]["Message"] == message
+    with pytest.raises(cloud.ecs.exceptions.InvalidParameterException) as error:
+        create(cloud, cluster, definition, healthCheckGracePeriodSeconds=10)
+    assert "only valid for services configured to use load balancers" in str(error.value)
