@@ -9,6 +9,7 @@ use crate::network::Network;
 use crate::runtime::{Event, Runtime};
 use crate::supervise::{self, Told};
 use longshore_model::TaskId;
+use longshore_model::link::firewall::Firewall;
 use longshore_model::link::{Assignment, FromAgent, Hello, ToAgent};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
@@ -18,6 +19,9 @@ use tokio::sync::{broadcast, mpsc, watch};
 
 /// The label that names a container's task.
 pub const TASK_LABEL: &str = "longshore.task";
+
+/// Until rules that were refused are tried again.
+const RETRY: Duration = Duration::from_secs(1);
 
 /// How often the runtime is asked for everything, in case a hint was lost.
 const LOOK_AGAIN: Duration = Duration::from_secs(15);
@@ -67,6 +71,7 @@ pub async fn run(instance: Arc<Instance>, mut from_control: mpsc::Receiver<ToAge
                 None => return,
                 Some(ToAgent::Assigned(all)) => agent.assigned(all).await,
                 Some(ToAgent::Changed { assigned, ended }) => agent.changed(assigned, &ended),
+                Some(ToAgent::Firewall(firewall)) => agent.firewall(&firewall).await,
                 Some(ToAgent::LogsStored { source, offset }) => agent.instance.logs.stored(&source, offset),
             },
             event = events.recv() => match event {
@@ -113,6 +118,17 @@ impl Agent {
         self.strangers = !self.remove_strangers(&keep).await;
         for assignment in all {
             self.tell(assignment);
+        }
+    }
+
+    /// Nothing else is taken in before the rules are in force: no task is without them.
+    async fn firewall(&self, firewall: &Firewall) {
+        while let Err(error) = self.instance.network.filter(firewall).await {
+            tracing::error!(
+                error = &error as &dyn std::error::Error,
+                "security groups are not in force; tasks wait for them"
+            );
+            tokio::time::sleep(RETRY).await;
         }
     }
 

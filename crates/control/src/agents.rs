@@ -9,10 +9,11 @@ mod observations;
 use crate::context::{CommitError, Context};
 use crate::liveness::disconnected;
 use log_intake::LogIntake;
-use longshore_engine::{View, assignment, registration};
+use longshore_engine::{View, assignment, firewall, registration};
 use longshore_model::change::{Batch, Key};
 use longshore_model::cluster::{self, Cluster, ContainerInsights};
 use longshore_model::container_instance::{Capacity, ContainerInstance, Membership};
+use longshore_model::link::firewall::Firewall;
 use longshore_model::link::{Assignment, FromAgent, Hello, ToAgent};
 use longshore_model::log_group::LogGroup;
 use longshore_model::task::Task;
@@ -123,7 +124,15 @@ pub async fn serve(context: Arc<Context>, capacity: Capacity, mut link: Link) ->
     };
     let serving = async {
         register(&context, &hello, &capacity).await.map_err(Ended::Register)?;
-        Connection { context: Arc::clone(&context), hello, capacity, told: BTreeSet::new() }.run(link).await
+        Connection {
+            context: Arc::clone(&context),
+            hello,
+            capacity,
+            told: BTreeSet::new(),
+            firewall: Firewall::default(),
+        }
+        .run(link)
+        .await
     };
     let ended = tokio::select! {
         served = serving => match served {
@@ -213,6 +222,8 @@ struct Connection {
     capacity: Capacity,
     /// The tasks that the agent was told of and not yet told to forget.
     told: BTreeSet<TaskId>,
+    /// What it was told to let pass.
+    firewall: Firewall,
 }
 
 impl Connection {
@@ -245,6 +256,8 @@ impl Connection {
 
     async fn tell_everything(&mut self, to_agent: &mpsc::Sender<ToAgent>) -> Result<(), Ended> {
         let view = self.context.view();
+        self.firewall = firewall::of_instance(&view, self.hello.instance);
+        say(to_agent, ToAgent::Firewall(self.firewall.clone())).await?;
         let mut all = assignment::all_of(&view, self.hello.instance);
         for assignment in &mut all {
             prepare_logs(&self.context, &view, assignment).await;
@@ -276,6 +289,7 @@ impl Connection {
             }
         }
         let view = self.context.view();
+        self.tell_firewall(&view, batch, to_agent).await?;
         let (mut assigned, mut ended) = (Vec::new(), Vec::new());
         for change in batch.changes.iter().filter(|change| change.key.table() == Task::TABLE) {
             let task = view.tasks.get(&change.key);
@@ -296,6 +310,27 @@ impl Connection {
             return Ok(());
         }
         say(to_agent, ToAgent::Changed { assigned, ended }).await
+    }
+}
+
+impl Connection {
+    /// Says what is let pass where that changes, before the tasks that it is for.
+    async fn tell_firewall(
+        &mut self,
+        view: &View,
+        batch: &Batch,
+        to_agent: &mpsc::Sender<ToAgent>,
+    ) -> Result<(), Ended> {
+        let instance = self.hello.instance;
+        if !firewall::concerns(view, &self.firewall, instance, batch) {
+            return Ok(());
+        }
+        let next = firewall::of_instance(view, instance);
+        if next == self.firewall {
+            return Ok(());
+        }
+        self.firewall = next.clone();
+        say(to_agent, ToAgent::Firewall(next)).await
     }
 }
 

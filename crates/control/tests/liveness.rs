@@ -202,6 +202,7 @@ async fn who_is_cut_off_from_the_store_gives_its_agents_and_its_lead_to_the_othe
     assert!(matches!(cut.link().served.await.unwrap(), Ended::Isolated), "it takes no agent meanwhile");
     let mut linked = stays.link();
     stays.until(|view| place(view) == Some(stays.context.id)).await;
+    assert!(matches!(linked.hears.recv().await, Some(ToAgent::Firewall(_))));
     assert!(matches!(linked.hears.recv().await, Some(ToAgent::Assigned(_))));
 
     cut.wire.send_replace(true);
@@ -217,6 +218,7 @@ async fn who_is_cut_off_from_the_store_gives_its_agents_and_its_lead_to_the_othe
 async fn a_link_that_lives_is_recorded_again_and_a_newer_one_elsewhere_ends_it() {
     let control = ControlPlane::start(&Arc::new(Memory::default())).await;
     let mut agent = control.link();
+    assert!(matches!(agent.hears.recv().await, Some(ToAgent::Firewall(_))));
     assert!(matches!(agent.hears.recv().await, Some(ToAgent::Assigned(_))));
     let own = control.context.id;
     control.until(|view| place(view) == Some(own)).await;

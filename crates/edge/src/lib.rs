@@ -3,6 +3,7 @@
 //! Invariant: what is done is a function of the records that control sent last; a change of them breaks no connection that
 //! it does not concern.
 
+mod forwards;
 mod group;
 mod http;
 mod listening;
@@ -12,6 +13,7 @@ mod traffic;
 
 use async_trait::async_trait;
 use longshore_model::Timestamp;
+use longshore_model::elb::Forward;
 use longshore_model::link::edge::{FromEdge, ToEdge};
 use std::collections::BTreeSet;
 use std::net::Ipv4Addr;
@@ -19,17 +21,20 @@ use std::sync::Arc;
 use tokio::sync::mpsc;
 use traffic::Traffic;
 
-/// Makes the machine answer at addresses.
+/// The machine that an edge is on.
 #[async_trait]
-pub trait Addresses: Send + Sync {
+pub trait Machine: Send + Sync {
     /// The machine has these and no others of the edge's. Says which of them it could not have, and why.
     async fn hold(&self, addresses: &BTreeSet<Ipv4Addr>) -> Vec<(Ipv4Addr, String)>;
+
+    /// The kernel passes these on and nothing else of the edge's.
+    async fn forward(&self, forwards: &[Forward]) -> Result<(), String>;
 }
 
 /// What an edge needs of the machine that it is on.
 #[derive(Clone)]
 pub struct Config {
-    pub addresses: Arc<dyn Addresses>,
+    pub machine: Arc<dyn Machine>,
     pub clock: Arc<dyn Fn() -> Timestamp + Send + Sync>,
 }
 

@@ -3,6 +3,7 @@
 //! Invariant: what stays the same in the records stays the same here: sockets, connections and the course of checks.
 
 use crate::Config;
+use crate::forwards;
 use crate::group::Group;
 use crate::http::{Course, Door, ForwardedFor, Route, Routes};
 use crate::listening::Listening;
@@ -13,7 +14,7 @@ use longshore_engine::View;
 use longshore_model::Record;
 use longshore_model::change::{Change, Key, View as _};
 use longshore_model::elb::{
-    Action, HealthCheck, Listener, ListenerRule, LoadBalancer, LoadBalancerType, Protocol, Target,
+    Action, Forward, HealthCheck, Listener, ListenerRule, LoadBalancer, LoadBalancerType, Protocol, Target,
     TargetGroup,
 };
 use longshore_model::link::edge::{Row, TargetReport, TargetSeen};
@@ -39,6 +40,7 @@ pub struct Traffic {
     peers: BTreeMap<Key, Arc<Peer>>,
     doors: BTreeMap<(Ipv4Addr, u16), (Arc<Door>, Listening)>,
     probes: BTreeMap<Key, Probe>,
+    forwards: Vec<Forward>,
     /// Targets that are waited for to have no request.
     draining: BTreeMap<Key, AbortHandle>,
     reports: mpsc::Sender<TargetReport>,
@@ -68,6 +70,7 @@ impl Traffic {
             peers: BTreeMap::new(),
             doors: BTreeMap::new(),
             probes: BTreeMap::new(),
+            forwards: Vec::new(),
             draining: BTreeMap::new(),
             reports,
             seen,
@@ -87,6 +90,7 @@ impl Traffic {
         self.apply(rows);
         self.follow_listeners().await;
         self.follow_groups(|_| true);
+        self.follow_forwards().await;
     }
 
     /// Takes in records that have changed.
@@ -103,6 +107,7 @@ impl Traffic {
         } else {
             self.follow_groups(|group| concerned.contains(group));
         }
+        self.follow_forwards().await;
     }
 
     fn apply(&mut self, rows: Vec<Row>) {
@@ -130,7 +135,7 @@ impl Traffic {
     async fn follow_listeners(&mut self) {
         let balancers: Vec<Arc<LoadBalancer>> = self.view.load_balancers.iter().cloned().collect();
         let addresses = balancers.iter().flat_map(|balancer| balancer.addresses()).collect();
-        for (address, error) in self.config.addresses.hold(&addresses).await {
+        for (address, error) in self.config.machine.hold(&addresses).await {
             tracing::error!(%address, error, "a load balancer has no address");
         }
         let mut wanted = BTreeSet::new();
@@ -145,6 +150,18 @@ impl Traffic {
             }
         }
         self.doors.retain(|place, _| wanted.contains(place));
+    }
+
+    /// Has the kernel pass on what network load balancers want now.
+    async fn follow_forwards(&mut self) {
+        let wanted = forwards::wanted(&self.view);
+        if wanted == self.forwards {
+            return;
+        }
+        match self.config.machine.forward(&wanted).await {
+            Ok(()) => self.forwards = wanted,
+            Err(error) => tracing::error!(error, "the traffic of network load balancers is not passed on"),
+        }
     }
 
     fn open(&mut self, balancer: &LoadBalancer, listener: &Listener, address: Ipv4Addr) {
@@ -240,7 +257,7 @@ impl Traffic {
             self.group(record.key()).change(record, &peers, now);
             for (target, peer) in &peers {
                 self.check(record, target, peer, own);
-                self.drain(target, peer);
+                self.drain(record, target, peer);
             }
         }
         let view = &self.view;
@@ -323,9 +340,10 @@ impl Traffic {
     }
 
     /// Has it reported when a target that is deregistered has no request any more.
-    fn drain(&mut self, target: &Target, peer: &Arc<Peer>) {
+    fn drain(&mut self, record: &TargetGroup, target: &Target, peer: &Arc<Peer>) {
         let key = target.key();
-        if target.deregistered_at.is_none() {
+        // What the kernel passes on is not counted here, and has the whole of the group's delay to end.
+        if target.deregistered_at.is_none() || !record.protocol.is_application() {
             if let Some(waiting) = self.draining.remove(&key) {
                 waiting.abort();
             }

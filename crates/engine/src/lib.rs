@@ -8,6 +8,7 @@ pub mod default_vpc;
 pub mod edge;
 pub mod elb;
 pub mod events;
+pub mod firewall;
 pub mod lifecycle;
 pub mod membership;
 pub mod placement;

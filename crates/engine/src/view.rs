@@ -36,6 +36,7 @@ use longshore_model::task_definition::{Family, TaskDefinition};
 use longshore_model::vpc::{NetworkInterface, OpenedRegion, SecurityGroup, Subnet, Vpc};
 use longshore_model::{ContainerInstanceId, Resources, Scope, TaskId, Timestamp};
 use std::collections::BTreeSet;
+use std::net::Ipv4Addr;
 use std::sync::Arc;
 
 /// Everything the store holds at one version.
@@ -81,6 +82,8 @@ pub struct View {
     /// The task definitions of services, each with the service.
     definitions_used: OrdSet<(Key, Key)>,
     addresses_used: OrdMap<String, u64>,
+    /// The addresses in each security group.
+    members: OrdMap<String, OrdSet<Ipv4Addr>>,
     targets_by_task: OrdMap<Key, OrdSet<Key>>,
     counts_by_cluster: OrdMap<(Key, LaunchType), TaskCounts>,
     instances_by_cluster: OrdMap<Key, OrdSet<ContainerInstanceId>>,
@@ -227,6 +230,11 @@ impl View {
         self.addresses_used.get(subnet).copied().unwrap_or_default()
     }
 
+    /// The addresses of the network interfaces that are in a security group.
+    pub fn members(&self, group: &str) -> BTreeSet<Ipv4Addr> {
+        self.members.get(group).into_iter().flatten().copied().collect()
+    }
+
     fn apply_task(&mut self, change: &Change) -> Result<(), Undecodable> {
         let before = self.tasks.get(&change.key).cloned();
         self.tasks.apply(change)?;
@@ -351,10 +359,20 @@ impl View {
         if let Some(before) = self.network_interfaces.get(&change.key) {
             let used = self.addresses_used.entry(before.subnet.clone()).or_default();
             *used = used.saturating_sub(1);
+            for group in &before.security_groups {
+                let members = self.members.entry(group.clone()).or_default();
+                members.remove(&before.address);
+                if members.is_empty() {
+                    self.members.remove(group);
+                }
+            }
         }
         self.network_interfaces.apply(change)?;
         if let Some(after) = self.network_interfaces.get(&change.key) {
             *self.addresses_used.entry(after.subnet.clone()).or_default() += 1;
+            for group in &after.security_groups {
+                self.members.entry(group.clone()).or_default().insert(after.address);
+            }
         }
         Ok(())
     }

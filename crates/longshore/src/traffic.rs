@@ -2,10 +2,11 @@
 
 use crate::Outcome;
 use async_trait::async_trait;
-use longshore_agent::network::{Holder, ServerId};
+use longshore_agent::network::{Holder, ServerId, forwards};
 use longshore_control::Context;
 use longshore_control::edges;
-use longshore_edge::{Addresses, Config, Link};
+use longshore_edge::{Config, Link, Machine};
+use longshore_model::elb::Forward;
 use std::collections::BTreeSet;
 use std::net::Ipv4Addr;
 use std::path::Path;
@@ -18,9 +19,11 @@ const LINK: usize = 256;
 
 /// Starts the edge and the control plane's end of its link.
 pub async fn start(context: &Arc<Context>, data_dir: &Path) -> Outcome<Vec<JoinHandle<()>>> {
-    let holder = Holder::open(ServerId::of(data_dir), context.config.vpc_cidr).await?;
+    let server = ServerId::of(data_dir);
+    let holder = Holder::open(server.clone(), context.config.vpc_cidr).await?;
     let timekeeper = Arc::clone(context);
-    let config = Config { addresses: Arc::new(Held(holder)), clock: Arc::new(move || timekeeper.now()) };
+    let config =
+        Config { machine: Arc::new(Here { server, holder }), clock: Arc::new(move || timekeeper.now()) };
     let (to_edge, from_control) = mpsc::channel(LINK);
     let (to_control, from_edge) = mpsc::channel(LINK);
     Ok(vec![
@@ -29,12 +32,16 @@ pub async fn start(context: &Arc<Context>, data_dir: &Path) -> Outcome<Vec<JoinH
     ])
 }
 
-struct Held(Holder);
+/// The machine that the process is on.
+struct Here {
+    server: ServerId,
+    holder: Holder,
+}
 
 #[async_trait]
-impl Addresses for Held {
+impl Machine for Here {
     async fn hold(&self, addresses: &BTreeSet<Ipv4Addr>) -> Vec<(Ipv4Addr, String)> {
-        match self.0.hold(addresses).await {
+        match self.holder.hold(addresses).await {
             Ok(refused) => {
                 let words = |(address, error)| (address, crate::chain(&error));
                 refused.into_iter().map(words).collect()
@@ -44,5 +51,8 @@ impl Addresses for Held {
                 addresses.iter().map(|address| (*address, words.clone())).collect()
             }
         }
+    }
+    async fn forward(&self, forwards: &[Forward]) -> Result<(), String> {
+        forwards::forward(&self.server, forwards).await.map_err(|error| crate::chain(&error))
     }
 }

@@ -2,10 +2,12 @@
 //!
 //! Follows <https://docs.aws.amazon.com/elasticloadbalancing/latest/APIReference/Welcome.html>.
 
+mod forward;
 mod listener;
 mod load_balancer;
 mod target_group;
 
+pub use forward::{Forward, Transport};
 pub use listener::{
     Action, Condition, FixedResponse, ForwardGroup, Listener, ListenerRule, Pair, Protocol, Redirect,
     Stickiness,

@@ -2,6 +2,7 @@
 //! are, so that one lost with a broken link is made good by the next.
 
 pub mod edge;
+pub mod firewall;
 
 use crate::container_instance::{AgentVersion, CpuArchitecture, Ports};
 use crate::id::{ContainerInstanceId, TaskId};
@@ -11,6 +12,7 @@ use crate::task::{Health, HostPort, TaskRef};
 use crate::task_definition::{Dependency, EnvironmentVariable, HealthCheck, RestartPolicy, Volume};
 use crate::time::Timestamp;
 use crate::vpc::{Cidr, MacAddress};
+use firewall::Firewall;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
@@ -22,6 +24,8 @@ pub enum ToAgent {
     Assigned(Vec<Assignment>),
     /// Assignments that are new or changed, and those that ended.
     Changed { assigned: Vec<Assignment>, ended: Vec<TaskId> },
+    /// What the interfaces of the instance's tasks let pass, whole. It comes before a task that it is for.
+    Firewall(Firewall),
     /// The log events of this source are durable up to the offset.
     LogsStored { source: String, offset: u64 },
 }

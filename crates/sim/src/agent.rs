@@ -110,7 +110,7 @@ impl Agent {
                 }
                 wishes
             }
-            ToAgent::LogsStored { .. } => Vec::new(),
+            ToAgent::LogsStored { .. } | ToAgent::Firewall(_) => Vec::new(),
         }
     }
 

@@ -5,7 +5,7 @@ use super::error::{Attempt, Error};
 use super::names::Paths;
 use super::netlink::Netlink;
 use super::overlap::Machine;
-use super::{Config, bridge, lock, namespace, rules};
+use super::{Config, bridge, forwards, lock, namespace, rules};
 use std::fs;
 use std::io::ErrorKind;
 use std::path::Path;
@@ -29,6 +29,8 @@ pub async fn down(config: &Config) -> Result<(), Error> {
     unpin_all(&paths.namespaces())?;
     rules::unload(&config.server).await?;
     bridge::unload(&config.server).await?;
+    forwards::unload(&config.server).await?;
+    rules::remove_table(&config.server.filter_table()).await?;
     let removed = namespace::ignore(ErrorKind::NotFound, fs::remove_dir_all(paths.server()));
     removed.attempt(|| format!("remove {}", paths.server().display()))?;
     let nobody_else = fs::read_dir(&config.state).is_ok_and(|entries| entries.count() == 1);

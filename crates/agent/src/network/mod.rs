@@ -13,6 +13,8 @@ mod bridge;
 mod down;
 mod error;
 pub mod files;
+mod filter;
+pub mod forwards;
 mod holder;
 mod instance;
 mod names;
@@ -35,6 +37,7 @@ use self::overlap::Machine;
 use self::pool::{Near, Pool, Prepared, TASK_INTERFACE};
 use bridge::Bridge;
 use longshore_model::link::NetworkInterface;
+use longshore_model::link::firewall::Firewall;
 use longshore_model::task::HostPort;
 use longshore_model::vpc::{Cidr, MacAddress};
 use std::collections::{BTreeMap, BTreeSet};
@@ -322,6 +325,11 @@ impl Network {
             self.detach(task).await?;
         }
         Ok(())
+    }
+
+    /// Lets pass to and from the instance's tasks what this says, and nothing else.
+    pub async fn filter(&self, firewall: &Firewall) -> Result<(), Error> {
+        filter::load(self.instance_namespace(), &self.server.filter_table(), firewall).await
     }
 
     /// Sets again what other programs may have undone, such as Docker when it starts later than this server.

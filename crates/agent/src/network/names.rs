@@ -61,6 +61,16 @@ impl ServerId {
         format!("longshore_{}", self.0)
     }
 
+    /// The table of what tasks let pass.
+    pub(super) fn filter_table(&self) -> String {
+        format!("longshore_{}_sg", self.0)
+    }
+
+    /// The table of what is passed on for load balancers.
+    pub(super) fn forwards_table(&self) -> String {
+        format!("longshore_{}_nlb", self.0)
+    }
+
     /// Marks our rules in tables that belong to others.
     pub(super) fn comment(&self) -> String {
         format!("longshore {}", self.0)

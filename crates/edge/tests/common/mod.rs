@@ -8,9 +8,9 @@ use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
-use longshore_edge::{Addresses, Config, Link};
+use longshore_edge::{Config, Link, Machine};
 use longshore_model::elb::{
-    Action, ForwardGroup, GroupProtocol, HealthCheck, HealthCheckProtocol, Listener, ListenerRule,
+    Action, Forward, ForwardGroup, GroupProtocol, HealthCheck, HealthCheckProtocol, Listener, ListenerRule,
     LoadBalancer, LoadBalancerType, LoadBalancerZone, Protocol, ProtocolVersion, Scheme, Target, TargetGroup,
     TargetHealth, TargetType,
 };
@@ -45,9 +45,13 @@ pub fn address() -> Ipv4Addr {
 struct Anything;
 
 #[async_trait]
-impl Addresses for Anything {
+impl Machine for Anything {
     async fn hold(&self, _: &BTreeSet<Ipv4Addr>) -> Vec<(Ipv4Addr, String)> {
         Vec::new()
+    }
+
+    async fn forward(&self, _: &[Forward]) -> Result<(), String> {
+        Ok(())
     }
 }
 
@@ -71,7 +75,7 @@ impl Edge {
         let now = Arc::new(AtomicI64::new(1_700_000_000_000));
         let read = Arc::clone(&now);
         let clock = move || Timestamp(read.load(Ordering::Relaxed));
-        let config = Config { addresses: Arc::new(Anything), clock: Arc::new(clock) };
+        let config = Config { machine: Arc::new(Anything), clock: Arc::new(clock) };
         tokio::spawn(longshore_edge::run(config, Link { from_control, to_control }));
         let edge = Self { address: address(), to_edge, from_edge, seen: Vec::new(), now };
         let balancer = edge.balancer(attributes);

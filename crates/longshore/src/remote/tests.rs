@@ -10,6 +10,7 @@ use longshore_control::{Config, Context};
 use longshore_model::container_instance::{
     AgentVersion, Capacity, CpuArchitecture, Membership, Ports, Status,
 };
+use longshore_model::link::firewall::Firewall;
 use longshore_model::link::{FromAgent, Hello, ToAgent};
 use longshore_model::task::LaunchType;
 use longshore_model::{Resources, Scope, Tags};
@@ -104,6 +105,7 @@ async fn a_token_lets_an_agent_in_once_and_its_link_serves_its_instance() {
     assert_eq!((identity.cluster.as_deref(), identity.region.as_deref()), (Some("fleet"), Some("us-east-1")));
     assert_eq!(identity.vpc_cidr.to_string(), "10.7.0.0/16");
     let (_to_control, mut from_control) = control.link(&identity, identity.instance);
+    assert_eq!(from_control.recv().await, Some(ToAgent::Firewall(Firewall::default())));
     assert_eq!(from_control.recv().await, Some(ToAgent::Assigned(Vec::new())));
     let view = control.context.view();
     let instance = view.container_instance(identity.instance).unwrap();
@@ -162,6 +164,7 @@ async fn a_certificate_is_renewed_before_it_expires_and_serves_the_same_instance
     let messages = Messages { hello: hello(joined.instance), outgoing, incoming };
     let urls = vec![control.url.clone()];
     tokio::spawn(connector::keep_linked(urls, joined.clone(), messages, keep, move || due));
+    assert_eq!(from_control.recv().await, Some(ToAgent::Firewall(Firewall::default())));
     assert_eq!(from_control.recv().await, Some(ToAgent::Assigned(Vec::new())), "it links with the new one");
     let kept = kept.recv().await.unwrap();
     assert_eq!((kept.instance, kept.signed_at), (joined.instance, due));
