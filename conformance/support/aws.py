@@ -89,7 +89,13 @@ class Cloud:
 
     @property
     def security_group(self):
-        return self.ec2.describe_security_groups()["SecurityGroups"][0]["GroupId"]
+        """The default VPC's default group, which lets in whatever comes from here on: it would let only its own members in."""
+        default = [{"Name": "group-name", "Values": ["default"]}]
+        (group, *_) = self.ec2.describe_security_groups(Filters=default)["SecurityGroups"]
+        everything = {"IpProtocol": "-1", "IpRanges": [{"CidrIp": "0.0.0.0/0"}]}
+        if not any(rule.get("IpRanges") for rule in group["IpPermissions"]):
+            self.ec2.authorize_security_group_ingress(GroupId=group["GroupId"], IpPermissions=[everything])
+        return group["GroupId"]
 
     def network(self, *subnets):
         """A network configuration, as run-task takes it."""
