@@ -84,14 +84,16 @@ class Cloud:
     @property
     def subnets(self):
         """The default subnets' ids, by availability zone."""
-        subnets = self.ec2.describe_subnets()["Subnets"]
+        by_default = [{"Name": "default-for-az", "Values": ["true"]}]
+        subnets = self.ec2.describe_subnets(Filters=by_default)["Subnets"]
         return [subnet["SubnetId"] for subnet in sorted(subnets, key=lambda subnet: subnet["AvailabilityZone"])]
 
     @property
     def security_group(self):
-        """The default VPC's default group, which lets in whatever comes from here on: it would let only its own members in."""
-        default = [{"Name": "group-name", "Values": ["default"]}]
-        (group, *_) = self.ec2.describe_security_groups(Filters=default)["SecurityGroups"]
+        """The default VPC's own, which lets in whatever comes from here on: it would let only its own members in."""
+        (vpc,) = self.ec2.describe_vpcs(Filters=[{"Name": "is-default", "Values": ["true"]}])["Vpcs"]
+        own = [{"Name": "vpc-id", "Values": [vpc["VpcId"]]}, {"Name": "group-name", "Values": ["default"]}]
+        (group,) = self.ec2.describe_security_groups(Filters=own)["SecurityGroups"]
         everything = {"IpProtocol": "-1", "IpRanges": [{"CidrIp": "0.0.0.0/0"}]}
         if not any(rule.get("IpRanges") for rule in group["IpPermissions"]):
             self.ec2.authorize_security_group_ingress(GroupId=group["GroupId"], IpPermissions=[everything])

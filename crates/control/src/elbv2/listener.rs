@@ -8,9 +8,10 @@ use crate::context::RandomIds;
 use crate::refuse::Given;
 use longshore_elbv2 as elb;
 use longshore_engine::{View, elb as engine};
-use longshore_model::elb::{Listener, LoadBalancer, LoadBalancerType, Protocol, new_id};
-use longshore_model::{Record, Scope};
+use longshore_model::elb::{Listener, LoadBalancer, LoadBalancerType, Protocol, TargetGroup, new_id};
+use longshore_model::{Record, Scope, Transaction};
 use longshore_wire::Fault;
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 /// Of one load balancer.
@@ -47,7 +48,6 @@ pub async fn create(
         let view = &snapshot.view;
         let load_balancer = reference::load_balancer(view, call.scope(), &arn)?;
         check_protocol(load_balancer, protocol)?;
-        check_room(view, load_balancer, port)?;
         let resolved = action::resolve(view, load_balancer, protocol, &actions)?;
         let made = Listener {
             scope: call.scope().clone(),
@@ -63,13 +63,25 @@ pub async fn create(
             tags: tags.clone(),
             created_at: call.context.now(),
         };
+        let arns = action::arns(view, call.scope());
+        if let Some(present) = view.listeners.get(&made.key()).filter(|present| is_same(present, &made)) {
+            return Ok(render(load_balancer, present, &arns));
+        }
+        check_port(view, load_balancer, port)?;
+        check_room(view, load_balancer)?;
         transaction.create(&made);
         // So that of two that use up what is left the second is refused, and nothing it needs is deleted meanwhile.
         transaction.update(&**load_balancer);
         resolved.groups.iter().for_each(|group| transaction.update(&***group));
-        Ok(render(load_balancer, &made, &action::arns(view, call.scope())))
+        Ok(render(load_balancer, &made, &arns))
     });
     Ok(elb::CreateListenerOutput { listeners: Some(vec![commit.await?]) })
+}
+
+/// Making one twice is one, where nothing differs.
+fn is_same(present: &Listener, made: &Listener) -> bool {
+    let Listener { id, attributes, created_at, .. } = present.clone();
+    *present == Listener { id, attributes, created_at, ..made.clone() }
 }
 
 fn parse_protocol(given: elb::ProtocolEnum) -> Result<Protocol, Fault> {
@@ -103,8 +115,7 @@ fn check_protocol(load_balancer: &LoadBalancer, protocol: Protocol) -> Result<()
     Err(invalid(format!("Listener protocol '{}' must be one of '{allowed}'", protocol_name(protocol))))
 }
 
-/// Whether the load balancer takes one listener more, at this port.
-fn check_room(view: &View, load_balancer: &LoadBalancer, port: u16) -> Result<(), Fault> {
+fn check_port(view: &View, load_balancer: &LoadBalancer, port: u16) -> Result<(), Fault> {
     let key = Listener::key_of(&load_balancer.scope, &load_balancer.path(), port);
     if view.listeners.get(&key).is_some() {
         let message = format!(
@@ -113,10 +124,88 @@ fn check_room(view: &View, load_balancer: &LoadBalancer, port: u16) -> Result<()
         );
         return Err(elb::Error::DuplicateListenerException(message).into());
     }
+    Ok(())
+}
+
+/// Whether the load balancer takes one listener more.
+fn check_room(view: &View, load_balancer: &LoadBalancer) -> Result<(), Fault> {
     if engine::listeners_of(view, load_balancer).nth(MOST - 1).is_some() {
         let message = format!("You have reached the maximum number of listeners per load balancer: '{MOST}'");
         return Err(elb::Error::TooManyListenersException(message).into());
     }
+    Ok(())
+}
+
+pub async fn modify(
+    call: Call,
+    request: elb::ModifyListenerInput,
+) -> Result<elb::ModifyListenerOutput, Fault> {
+    let elb::ModifyListenerInput {
+        alpn_policy,
+        certificates,
+        default_actions,
+        listener_arn,
+        mutual_authentication,
+        port: given_port,
+        protocol,
+        ssl_policy,
+    } = request;
+    refuse(&[
+        ("AlpnPolicy", alpn_policy.given()),
+        ("Certificates", certificates.given()),
+        ("MutualAuthentication", mutual_authentication.is_some()),
+        ("SslPolicy", ssl_policy.given()),
+    ])?;
+    let actions = default_actions.filter(|actions| !actions.is_empty()).map(action::parse).transpose()?;
+    let protocol = protocol.map(parse_protocol).transpose()?;
+    let port = given_port.map(port).transpose()?;
+    let commit = call.context.commit::<_, Fault, _>(|snapshot, transaction| {
+        let view = &snapshot.view;
+        let (load_balancer, present) = reference::listener(view, call.scope(), &listener_arn)?;
+        let mut next = (**present).clone();
+        next.port = port.unwrap_or(present.port);
+        next.protocol = protocol.unwrap_or(present.protocol);
+        check_protocol(load_balancer, next.protocol)?;
+        if let Some(actions) = &actions {
+            let resolved = action::resolve(view, load_balancer, next.protocol, actions)?;
+            next.default_actions = resolved.actions;
+            next.action_orders = resolved.orders;
+            resolved.groups.iter().for_each(|group| transaction.update(&***group));
+        }
+        if next.protocol != present.protocol {
+            check_groups(view, load_balancer, &next)?;
+        }
+        replace(view, load_balancer, present, &next, transaction)?;
+        Ok(render(load_balancer, &next, &action::arns(view, call.scope())))
+    });
+    Ok(elb::ModifyListenerOutput { listeners: Some(vec![commit.await?]) })
+}
+
+/// Whether what a listener and its rules send to fits its protocol.
+fn check_groups(view: &View, load_balancer: &LoadBalancer, listener: &Listener) -> Result<(), Fault> {
+    let by_default = engine::groups_of(&listener.default_actions);
+    let by_rules = engine::rules_of(view, listener).flat_map(|rule| engine::groups_of(&rule.actions));
+    let names: BTreeSet<&str> = by_default.chain(by_rules).collect();
+    let find = |name: &&str| view.target_groups.get(&TargetGroup::key_of(&listener.scope, name));
+    let groups: Vec<_> = names.iter().filter_map(find).collect();
+    action::check_groups(view, load_balancer, listener.protocol, &groups)
+}
+
+/// Puts `next` in the place of `present`, at another port where it has one.
+fn replace(
+    view: &View,
+    load_balancer: &LoadBalancer,
+    present: &Listener,
+    next: &Listener,
+    transaction: &mut Transaction,
+) -> Result<(), Fault> {
+    if next.port == present.port {
+        transaction.update(next);
+        return Ok(());
+    }
+    check_port(view, load_balancer, next.port)?;
+    transaction.delete(present.key());
+    transaction.create(next);
     Ok(())
 }
 

@@ -2,7 +2,10 @@
 //! <https://docs.aws.amazon.com/elasticloadbalancing/latest/APIReference/API_CreateLoadBalancer.html>.
 
 mod hosted_zone;
+mod settings;
 mod zone;
+
+pub use settings::{describe_capacity, set_ip_address_type, set_security_groups, set_subnets};
 
 use super::page::page;
 use super::{check_name, invalid, misfit, reference, refuse, tag};

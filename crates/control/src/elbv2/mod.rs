@@ -1,10 +1,13 @@
 //! Elastic Load Balancing, version 2: one file per resource.
 
 mod action;
+mod attribute;
+mod condition;
 mod listener;
 mod load_balancer;
 mod page;
 mod reference;
+mod rule;
 mod tag;
 mod target;
 mod target_group;
@@ -29,6 +32,26 @@ pub fn routes() -> Routes {
         .on::<op::CreateListener, _, _, _>(listener::create)
         .on::<op::DeleteListener, _, _, _>(listener::delete)
         .on::<op::DescribeListeners, _, _, _>(listener::describe)
+        .on::<op::SetSubnets, _, _, _>(load_balancer::set_subnets)
+        .on::<op::SetSecurityGroups, _, _, _>(load_balancer::set_security_groups)
+        .on::<op::SetIpAddressType, _, _, _>(load_balancer::set_ip_address_type)
+        .on::<op::DescribeCapacityReservation, _, _, _>(load_balancer::describe_capacity)
+        .on::<op::ModifyTargetGroup, _, _, _>(target_group::modify)
+        .on::<op::ModifyListener, _, _, _>(listener::modify)
+        .on::<op::CreateRule, _, _, _>(rule::create)
+        .on::<op::ModifyRule, _, _, _>(rule::modify)
+        .on::<op::DeleteRule, _, _, _>(rule::delete)
+        .on::<op::DescribeRules, _, _, _>(rule::describe)
+        .on::<op::SetRulePriorities, _, _, _>(rule::set_priorities)
+        .on::<op::DescribeLoadBalancerAttributes, _, _, _>(attribute::describe_of_load_balancer)
+        .on::<op::ModifyLoadBalancerAttributes, _, _, _>(attribute::modify_of_load_balancer)
+        .on::<op::DescribeTargetGroupAttributes, _, _, _>(attribute::describe_of_target_group)
+        .on::<op::ModifyTargetGroupAttributes, _, _, _>(attribute::modify_of_target_group)
+        .on::<op::DescribeListenerAttributes, _, _, _>(attribute::describe_of_listener)
+        .on::<op::ModifyListenerAttributes, _, _, _>(attribute::modify_of_listener)
+        .on::<op::AddTags, _, _, _>(tag::add)
+        .on::<op::RemoveTags, _, _, _>(tag::remove)
+        .on::<op::DescribeTags, _, _, _>(tag::describe)
 }
 
 /// What the service answers to values that are wrong by themselves.

@@ -186,6 +186,48 @@ fn same(present: &TargetGroup, request: &Request) -> Result<(), Fault> {
     Err(elb::Error::DuplicateTargetGroupNameException(message).into())
 }
 
+pub async fn modify(
+    call: Call,
+    request: elb::ModifyTargetGroupInput,
+) -> Result<elb::ModifyTargetGroupOutput, Fault> {
+    let elb::ModifyTargetGroupInput {
+        health_check_enabled,
+        health_check_interval_seconds,
+        health_check_path,
+        health_check_port,
+        health_check_protocol,
+        health_check_timeout_seconds,
+        healthy_threshold_count,
+        matcher,
+        target_group_arn: arn,
+        unhealthy_threshold_count,
+    } = request;
+    let given = health_check::Given {
+        enabled: health_check_enabled,
+        interval: health_check_interval_seconds,
+        path: health_check_path,
+        port: health_check_port,
+        protocol: health_check_protocol,
+        timeout: health_check_timeout_seconds,
+        healthy_threshold: healthy_threshold_count,
+        unhealthy_threshold: unhealthy_threshold_count,
+        matcher,
+    };
+    let commit = call.context.commit::<_, Fault, _>(|snapshot, transaction| {
+        let present = reference::target_group(&snapshot.view, call.scope(), &arn)?;
+        let before = present.health_check.clone();
+        let health_check =
+            health_check::changed(before, present.protocol, present.protocol_version, given.clone())?;
+        let next = TargetGroup { health_check, ..(**present).clone() };
+        if next != **present {
+            transaction.update(&next);
+        }
+        Ok(next)
+    });
+    let group = commit.await?;
+    Ok(elb::ModifyTargetGroupOutput { target_groups: Some(vec![render(&group, &uses(&call))]) })
+}
+
 pub async fn delete(
     call: Call,
     request: elb::DeleteTargetGroupInput,

@@ -8,7 +8,7 @@ use longshore_model::elb::{GroupProtocol, HealthCheck, HealthCheckProtocol, Matc
 use longshore_wire::Fault;
 
 /// What a request says of a health check.
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub struct Given {
     pub enabled: Option<bool>,
     pub interval: Option<i32>,
