@@ -123,6 +123,7 @@ impl Default for Services {
             crate::ec2::routes(),
             crate::elbv2::routes(),
             crate::logs::routes(),
+            crate::servicediscovery::routes(),
             crate::sts::routes(),
         ])
     }

@@ -2,7 +2,7 @@
 
 use crate::agents::Links;
 use crate::log_store::LogStore;
-use longshore_engine::{View, default_vpc, events};
+use longshore_engine::{View, default_vpc, discovery, events};
 use longshore_model::control_plane::ControlPlaneId;
 use longshore_model::id::IdSource;
 use longshore_model::vpc::{Cidr, OpenedRegion};
@@ -80,6 +80,7 @@ impl Context {
             if transaction.is_empty() {
                 return Ok(decided);
             }
+            discovery::revise(&snapshot.view, &mut transaction);
             events::add(&snapshot.view, &mut transaction, self.now(), &mut RandomIds);
             match self.store.commit(transaction.into_commit()).await.map_err(CommitError::Store)? {
                 Outcome::Committed(_) => return Ok(decided),

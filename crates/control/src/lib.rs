@@ -17,6 +17,7 @@ pub mod log_store;
 pub mod logs;
 pub mod reconcile;
 pub mod refuse;
+pub mod servicediscovery;
 pub mod sts;
 
 pub use context::{Config, Context, RandomIds};

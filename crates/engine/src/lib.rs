@@ -5,6 +5,7 @@ pub mod admission;
 pub mod assignment;
 pub mod capacity_provider;
 pub mod default_vpc;
+pub mod discovery;
 pub mod edge;
 pub mod elb;
 pub mod events;

@@ -3,6 +3,7 @@
 //! Invariant: a task's status never goes backwards, its first reason to stop is its only one, and exit codes
 //! are recorded before the agent is told to remove what they came from.
 
+use crate::discovery;
 use crate::elb::targets;
 use crate::view::View;
 use longshore_model::link::{ContainerObservation, ContainerState, Goal, Observation, StartFailure};
@@ -83,11 +84,12 @@ pub fn stop(task: &Task, why: Stop, now: Timestamp) -> Option<Task> {
 }
 
 /// Writes a task's next state. An address is free for others from the commit on that says the task has left it. A task
-/// that is to stop is given no more requests from this commit on. Returns the task as it is written.
+/// that is to stop is given no more requests and found by no name from this commit on. Returns the task as it is written.
 pub fn write(view: &View, next: &Task, transaction: &mut Transaction) -> Task {
     let mut next = next.clone();
     let since = next.times.stopping_at.unwrap_or_default();
     targets::leave(view, &mut next, since, transaction);
+    discovery::follow(view, &next, transaction);
     if let Some(network) = next.network.as_ref().filter(|_| next.last_status == LastStatus::Stopped) {
         let key = NetworkInterface::key_of(&network.network, network.address);
         let holder = Holder::Task(next.reference());

@@ -15,6 +15,9 @@ const KEEP_CLIENT_TOKENS: i64 = 24 * 60 * 60 * 1000;
 /// How long service deployments are described, in milliseconds: 90 days, as on AWS.
 const KEEP_SERVICE_DEPLOYMENTS: i64 = 90 * 24 * 60 * 60 * 1000;
 
+/// How long Cloud Map's operations are described, in milliseconds.
+const KEEP_OPERATIONS: i64 = 24 * 60 * 60 * 1000;
+
 /// The client tokens and join tokens that have expired, the STOPPED tasks that ended more than `keep_millis` ago, the definitions under deletion that no task
 /// uses any more, and what is left of load balancers: at most `limit` of them.
 pub fn to_forget(view: &View, now: Timestamp, keep_millis: i64, limit: usize) -> Vec<Key> {
@@ -41,6 +44,9 @@ pub fn to_forget(view: &View, now: Timestamp, keep_millis: i64, limit: usize) ->
     let past = now.plus_millis(-KEEP_SERVICE_DEPLOYMENTS);
     let ended = view.service_deployments.iter().filter(|d| d.updated_at < past && !d.status.is_under_way());
     let ended = ended.map(|deployment| deployment.key());
+    let operated = now.plus_millis(-KEEP_OPERATIONS);
+    let operations = view.discovery_operations.iter().filter(|operation| operation.at < operated);
+    let operations = operations.map(|operation| operation.key());
     let protections = view.task_protections.iter().filter(|protection| protection.until <= now);
     let protections = protections.map(|protection| protection.key());
     tasks
@@ -50,6 +56,7 @@ pub fn to_forget(view: &View, now: Timestamp, keep_millis: i64, limit: usize) ->
         .chain(services)
         .chain(ended)
         .chain(protections)
+        .chain(operations)
         .chain(instances)
         .chain(elb::orphans(view))
         .take(limit)

@@ -4,6 +4,7 @@
 
 mod capacity;
 mod demands;
+mod discovery;
 mod groups;
 mod services;
 mod shelves;
@@ -11,6 +12,7 @@ mod targets;
 
 pub use capacity::{Capacity, Pool};
 pub use demands::expression;
+pub use discovery::Names;
 pub use groups::{Counts, Group, GroupKey};
 pub use services::{DeploymentTasks, Services};
 pub use shelves::{ATTRIBUTES, Orders, Shelf, Sorting, Values, leading, value};
@@ -21,6 +23,7 @@ use longshore_model::change::{Change, Key, Undecodable};
 use longshore_model::cluster::Cluster;
 use longshore_model::container_instance::{ContainerInstance, Placements};
 use longshore_model::control_plane::ControlPlane;
+use longshore_model::discovery::{DiscoveryInstance, DiscoveryService, Namespace, Operation};
 use longshore_model::elb::{Listener, ListenerRule, LoadBalancer, Target, TargetGroup};
 use longshore_model::event::Event;
 use longshore_model::join::{Administrator, Admission, Authority, JoinToken};
@@ -65,6 +68,10 @@ pub struct View {
     pub targets: Table<Target>,
     pub listeners: Table<Listener>,
     pub listener_rules: Table<ListenerRule>,
+    pub namespaces: Table<Namespace>,
+    pub discovery_services: Table<DiscoveryService>,
+    pub discovery_instances: Table<DiscoveryInstance>,
+    pub discovery_operations: Table<Operation>,
     pub log_groups: Table<LogGroup>,
     pub client_tokens: Table<ClientToken>,
     /// What was not read yet by all who want to know.
@@ -85,6 +92,7 @@ pub struct View {
     /// The addresses in each security group.
     members: OrdMap<String, OrdSet<Ipv4Addr>>,
     targets_by_task: OrdMap<Key, OrdSet<Key>>,
+    names: Names,
     counts_by_cluster: OrdMap<(Key, LaunchType), TaskCounts>,
     instances_by_cluster: OrdMap<Key, OrdSet<ContainerInstanceId>>,
 }
@@ -428,6 +436,10 @@ impl longshore_model::change::View for View {
             Target::TABLE => self.apply_target(change),
             Listener::TABLE => self.listeners.apply(change),
             ListenerRule::TABLE => self.listener_rules.apply(change),
+            Namespace::TABLE => self.apply_namespace(change),
+            DiscoveryService::TABLE => self.apply_discovery_service(change),
+            DiscoveryInstance::TABLE => self.apply_discovery_instance(change),
+            Operation::TABLE => self.discovery_operations.apply(change),
             ControlPlane::TABLE => self.control_planes.apply(change),
             Authority::TABLE => self.authorities.apply(change),
             Administrator::TABLE => self.administrators.apply(change),

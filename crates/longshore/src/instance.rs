@@ -7,6 +7,7 @@ use longshore_agent::cgroup::Cgroups;
 use longshore_agent::logs::{Clock, Logs};
 use longshore_agent::network::{self, Network};
 use longshore_agent::runtime::{ContainerdRuntime, Runtime, supervisor::Containerd};
+use longshore_model::container_instance::ADDRESS;
 use longshore_model::link::{FromAgent, Hello};
 use longshore_model::vpc::Cidr;
 use std::collections::BTreeMap;
@@ -14,8 +15,6 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::mpsc;
 
-/// The attribute that says by which address this machine reaches an instance with a network namespace of its own.
-const ADDRESS: &str = "longshore.address";
 /// Messages that wait on a link in each direction.
 pub const LINK: usize = 256;
 

@@ -18,6 +18,8 @@ use std::collections::BTreeMap;
 
 /// The attribute that says which availability zone an instance is in.
 pub const ZONE: &str = "ecs.availability-zone";
+/// The attribute that says by which address an instance is reached.
+pub const ADDRESS: &str = "longshore.address";
 
 /// One agent's machine.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -7,6 +7,7 @@ pub mod change;
 pub mod cluster;
 pub mod container_instance;
 pub mod control_plane;
+pub mod discovery;
 pub mod elb;
 pub mod event;
 pub mod id;

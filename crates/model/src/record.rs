@@ -45,6 +45,11 @@ impl Transaction {
         self.commit.guards.push(Guard::Absent(key));
     }
 
+    /// The commit is refused when a record whose key begins so is made or changed.
+    pub fn rely_on_nothing_new_under(&mut self, prefix: String) {
+        self.commit.guards.push(Guard::NothingNewUnder(prefix));
+    }
+
     pub fn is_empty(&self) -> bool {
         self.commit.writes.is_empty()
     }

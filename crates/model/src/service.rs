@@ -3,9 +3,11 @@
 //! Follows <https://docs.aws.amazon.com/AmazonECS/latest/APIReference/API_Service.html>.
 
 mod load_balancer;
+mod registry;
 mod strategy;
 
 pub use load_balancer::{ServiceLoadBalancer, TrafficShift};
+pub use registry::ServiceRegistry;
 pub use strategy::{
     ALL_TRAFFIC, HOOK_TIMEOUT, Hook, HookAction, HookRun, HookStatus, HookTarget, HookTimeout, Progress,
     Stage, Steps, Strategy,
@@ -227,6 +229,8 @@ pub struct Deployment {
     pub capacity_strategy: Vec<StrategyItem>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub load_balancers: Vec<ServiceLoadBalancer>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub registries: Vec<ServiceRegistry>,
     /// Whether its tasks are in the alternate target groups, where there are any.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub alternate: bool,
@@ -424,6 +428,8 @@ pub struct ServiceRevision {
     pub capacity_strategy: Vec<StrategyItem>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub load_balancers: Vec<ServiceLoadBalancer>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub registries: Vec<ServiceRegistry>,
     /// As of its deployment.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub alternate: bool,

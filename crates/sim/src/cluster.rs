@@ -3,7 +3,7 @@
 
 use crate::random::Random;
 use longshore_engine::placement::{self, Network, Request};
-use longshore_engine::{View, default_vpc, events, lifecycle, membership, registration};
+use longshore_engine::{View, default_vpc, discovery, events, lifecycle, membership, registration};
 use longshore_model::change::{Batch, Commit, Version, View as _};
 use longshore_model::cluster::{Cluster as ClusterRecord, ContainerInsights, Status};
 use longshore_model::container_instance::{
@@ -190,6 +190,7 @@ impl Cluster {
         if transaction.is_empty() {
             return None;
         }
+        discovery::revise(&self.view, &mut transaction);
         events::add(&self.view, &mut transaction, now, random);
         Some(transaction.into_commit())
     }

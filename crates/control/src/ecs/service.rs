@@ -6,6 +6,7 @@ mod configuration;
 mod deployment;
 mod load_balancers;
 mod protection;
+mod registries;
 mod render;
 mod settings;
 pub mod task_set;
@@ -198,8 +199,13 @@ fn deployment(
     let balancers = settings.load_balancers.clone().or_else(|| present.map(|p| p.load_balancers.clone()));
     let balancers = balancers.unwrap_or_default();
     load_balancers::check(view, service, &definition, &balancers)?;
+    let registries = settings.registries.clone().or_else(|| present.map(|p| p.registries.clone()));
+    let registries = registries.unwrap_or_default();
+    registries::check(view, service, &definition, &registries)?;
     let ids = &mut RandomIds;
-    Ok(engine::deployment(&definition, network, platform_version, capacity_strategy, balancers, now, ids))
+    let made =
+        engine::deployment(&definition, network, platform_version, capacity_strategy, balancers, now, ids);
+    Ok(Deployment { registries, ..made })
 }
 
 fn present_definition(
@@ -255,6 +261,7 @@ fn differs(present: &Service, wanted: &Deployment) -> bool {
             || primary.platform_version != wanted.platform_version
             || primary.capacity_strategy != wanted.capacity_strategy
             || primary.load_balancers != wanted.load_balancers
+            || primary.registries != wanted.registries
     })
 }
 

@@ -50,6 +50,7 @@ pub fn deployment(
         platform_version,
         capacity_strategy,
         load_balancers,
+        registries: Vec::new(),
         alternate: false,
         created_at: now,
         updated_at: now,
@@ -109,6 +110,7 @@ pub fn deploy(
         platform_version: deployment.platform_version.clone(),
         capacity_strategy: deployment.capacity_strategy.clone(),
         load_balancers: deployment.load_balancers.clone(),
+        registries: deployment.registries.clone(),
         alternate: deployment.alternate,
         created_at: now,
     });

@@ -47,7 +47,7 @@ impl Traffic {
 }
 
 /// Every deployment and task set of a service.
-pub(super) fn deployments(service: &Service) -> impl Iterator<Item = &Deployment> {
+pub(crate) fn deployments(service: &Service) -> impl Iterator<Item = &Deployment> {
     service.deployments.iter().chain(service.task_sets.iter().map(|set| &set.deployment))
 }
 

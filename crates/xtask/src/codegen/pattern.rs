@@ -1,8 +1,21 @@
 //! The models' patterns are Java's; here they become what `regex` reads.
 //! Invariant: what is returned compiles.
 
+/// Patterns that look ahead, which `regex` does not, and the part of each that it can say. The service's own code checks
+/// the rest.
+const LOOKING_AHEAD: [(&str, &str); 3] = [
+    ("^(?!arn:)[!-~]{1,1024}$", "^[!-~]{1,1024}$"),
+    ("^(?!arn:)[!-~]{1,253}$", "^[!-~]{1,253}$"),
+    (
+        "((?=^.{1,127}$)^([a-zA-Z0-9_][a-zA-Z0-9-_]{0,61}[a-zA-Z0-9_]|[a-zA-Z0-9])(\\.([a-zA-Z0-9_][a-zA-Z0-9-_]{0,61}[a-zA-Z0-9_]|[a-zA-Z0-9]))*$)|(^\\.$)",
+        "(^([a-zA-Z0-9_][a-zA-Z0-9-_]{0,61}[a-zA-Z0-9_]|[a-zA-Z0-9])(\\.([a-zA-Z0-9_][a-zA-Z0-9-_]{0,61}[a-zA-Z0-9_]|[a-zA-Z0-9]))*$)|(^\\.$)",
+    ),
+];
+
 /// Rewrites `\u0020` escapes, and the classes `\w`, `\d`, `\s`, which mean ASCII in Java.
 pub fn translate(pattern: &str) -> Result<String, String> {
+    let known = LOOKING_AHEAD.iter().find(|(looking, _)| *looking == pattern);
+    let pattern = known.map_or(pattern, |(_, said)| said);
     let mut source = String::with_capacity(pattern.len());
     let mut rest = pattern;
     while let Some(at) = rest.find('\\') {

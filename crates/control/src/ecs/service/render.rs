@@ -3,7 +3,7 @@
 use super::super::tag;
 use super::super::task::render::launch_type;
 use super::super::{capacity_provider, placement};
-use super::{configuration, load_balancers};
+use super::{configuration, load_balancers, registries};
 use longshore_ecs as ecs;
 use longshore_engine::View;
 use longshore_engine::service::{failed_tasks, threshold, traffic};
@@ -40,7 +40,7 @@ pub fn service(view: &View, s: &Service, with_tags: bool) -> ecs::Service {
         service_name: Some(s.name.clone()),
         cluster_arn: Some(arn_of(&s.scope, &s.cluster)),
         load_balancers: Some(load_balancers::render(primary.map(|p| &*p.load_balancers).unwrap_or_default())),
-        service_registries: Some(Vec::new()),
+        service_registries: Some(registries::render(primary.map(|p| &*p.registries).unwrap_or_default())),
         status: Some(s.status.as_str().to_owned()),
         desired_count: i32::try_from(s.desired_count).ok(),
         running_count: Some(sum(|d| d.running_count, |set| set.running_count)),
@@ -118,7 +118,7 @@ pub fn task_set(view: &View, s: &Service, set: &TaskSet, with_tags: bool) -> ecs
         platform_family: on_fargate.then(|| "Linux".to_owned()),
         network_configuration: d.network.as_ref().map(network),
         load_balancers: Some(load_balancers::render(&d.load_balancers)),
-        service_registries: Some(Vec::new()),
+        service_registries: Some(registries::render(&d.registries)),
         scale: Some(ecs::Scale {
             value: Some(f64::from(set.scale) / 1000.0),
             unit: Some(ecs::ScaleUnit::Percent),
@@ -325,7 +325,7 @@ pub fn revision(view: &View, r: &ServiceRevision) -> ecs::ServiceRevision {
         platform_version: on_fargate.then(|| "1.4.0".to_owned()),
         platform_family: on_fargate.then(|| "Linux".to_owned()),
         load_balancers: Some(load_balancers::render(&r.load_balancers)),
-        service_registries: Some(Vec::new()),
+        service_registries: Some(registries::render(&r.registries)),
         network_configuration: r.network.as_ref().map(network),
         container_images: Some(images.collect()),
         guard_duty_enabled: Some(false),

@@ -4,14 +4,16 @@ use super::super::capacity_provider;
 use super::super::placement::{constraints, strategies};
 use super::super::run_task::{check_for_fargate, check_platform_version};
 use super::super::{invalid, task_definition::not_negative};
-use super::{configuration, load_balancers};
+use super::{configuration, load_balancers, registries};
 use crate::given_when_present;
 use crate::refuse::{Given, unsupported};
 use longshore_ecs as ecs;
 use longshore_engine::service::can_rebalance;
 use longshore_model::capacity_provider::StrategyItem;
 use longshore_model::placement::{PlacementConstraint, PlacementStrategy};
-use longshore_model::service::{Controller, PropagateTags, SchedulingStrategy, Service, ServiceLoadBalancer};
+use longshore_model::service::{
+    Controller, PropagateTags, SchedulingStrategy, Service, ServiceLoadBalancer, ServiceRegistry,
+};
 use longshore_model::task::LaunchType;
 
 given_when_present!(ecs::ServiceConnectConfiguration);
@@ -26,6 +28,8 @@ pub struct Settings {
     pub controller: Option<Controller>,
     /// `None` leaves them as they are; an empty list takes them away.
     pub load_balancers: Option<Vec<ServiceLoadBalancer>>,
+    /// As the load balancers.
+    pub registries: Option<Vec<ServiceRegistry>>,
     grace_period: Option<u32>,
     rebalancing: Option<bool>,
     configuration: Option<ecs::DeploymentConfiguration>,
@@ -182,7 +186,6 @@ struct Said {
 
 fn settings(said: Said) -> Result<Settings, ecs::Error> {
     refuse(&[
-        ("serviceRegistries", said.service_registries.given()),
         ("enableExecuteCommand", said.enable_execute_command.given()),
         ("serviceConnectConfiguration", said.service_connect_configuration.given()),
         ("volumeConfigurations", said.volume_configurations.given()),
@@ -197,6 +200,7 @@ fn settings(said: Said) -> Result<Settings, ecs::Error> {
         capacity_strategy: capacity_provider::strategy(said.capacity_provider_strategy)?,
         controller,
         load_balancers: said.load_balancers.map(load_balancers::parse).transpose()?,
+        registries: said.service_registries.map(registries::parse).transpose()?,
         grace_period: said.health_check_grace_period_seconds.map(grace_period).transpose()?,
         rebalancing: said.availability_zone_rebalancing.map(is_rebalancing),
         configuration: said.deployment_configuration,
@@ -237,6 +241,7 @@ impl Settings {
             ("task definition", self.task_definition.is_some()),
             ("network configuration", self.network.is_some()),
             ("platform version", self.platform_version.is_some()),
+            ("service registry", self.registries.as_ref().is_some_and(|given| !given.is_empty())),
             ("load balancer", self.load_balancers.as_ref().is_some_and(|given| !given.is_empty())),
             ("capacity provider strategy", !self.capacity_strategy.is_empty()),
             ("deployment configuration", self.configuration.as_ref().is_some_and(is_of_deployments)),

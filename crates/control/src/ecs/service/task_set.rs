@@ -6,14 +6,16 @@ use super::super::run_task::{
     active_definition, check_for_fargate, check_launch_type, check_platform_version, short,
 };
 use super::super::{failure, invalid, reference, tag};
-use super::{load_balancers, new_network, render};
+use super::{load_balancers, new_network, registries, render};
 use crate::api::Call;
 use crate::context::RandomIds;
-use crate::refuse::{Given, unsupported};
+use crate::refuse::Given;
 use longshore_ecs as ecs;
 use longshore_engine::{View, service as engine};
 use longshore_model::cluster::Cluster;
-use longshore_model::service::{Controller, Service, ServiceLoadBalancer, Status, TaskSet, TaskSetStatus};
+use longshore_model::service::{
+    Controller, Deployment, Service, ServiceLoadBalancer, ServiceRegistry, Status, TaskSet, TaskSetStatus,
+};
 use longshore_model::{Tags, Timestamp};
 use std::sync::Arc;
 
@@ -58,6 +60,7 @@ struct Create {
     network: Option<ecs::AwsVpcConfiguration>,
     capacity: Capacity,
     load_balancers: Vec<ServiceLoadBalancer>,
+    registries: Vec<ServiceRegistry>,
     platform_version: Option<String>,
     scale: u32,
     external_id: Option<String>,
@@ -82,7 +85,6 @@ impl Create {
             client_token,
             tags,
         } = request;
-        unsupported(&[("serviceRegistries", service_registries.given())]).map_err(invalid)?;
         check_platform_version(platform_version.as_deref())?;
         let strategy = capacity_provider::strategy(capacity_provider_strategy)?;
         Ok(Self {
@@ -92,6 +94,7 @@ impl Create {
             network: network_configuration.and_then(|network| network.awsvpc_configuration),
             capacity: Capacity::new(launch_type, strategy)?,
             load_balancers: load_balancers::parse(load_balancers.unwrap_or_default())?,
+            registries: registries::parse(service_registries.unwrap_or_default())?,
             platform_version: platform_version.filter(|version| !version.is_empty()),
             scale: scale.map_or(Ok(0), parse_scale)?,
             external_id: external_id.filter(|id| !id.is_empty()),
@@ -121,10 +124,12 @@ impl Create {
         check_for_fargate(launch_type, self.platform_version.is_some(), constraints, strategies)?;
         let network = new_network(view, service, &definition, self.network.as_ref())?;
         load_balancers::check(view, service, &definition, &self.load_balancers)?;
+        registries::check(view, service, &definition, &self.registries)?;
         let (version, ids) = (self.platform_version.clone(), &mut RandomIds);
         let balancers = self.load_balancers.clone();
+        let made = engine::deployment(&definition, network, version, strategy, balancers, now, ids);
         Ok(TaskSet {
-            deployment: engine::deployment(&definition, network, version, strategy, balancers, now, ids),
+            deployment: Deployment { registries: self.registries.clone(), ..made },
             launch_type,
             status: TaskSetStatus::Active,
             scale: self.scale,
