@@ -46,6 +46,8 @@ pub struct Instance {
     pub tasks_dir: PathBuf,
     /// Between the stop signal and SIGKILL, for containers that say nothing of it.
     pub stop_timeout: Duration,
+    /// Whether an edge on the machine answers at the addresses of VPCs' resolvers.
+    pub has_edge: bool,
     pub to_control: mpsc::Sender<FromAgent>,
 }
 

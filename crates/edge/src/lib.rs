@@ -1,8 +1,10 @@
-//! The shell for traffic: what load balancers listen to and where they send it, and the checks of targets.
+//! The shell for traffic: what load balancers listen to and where they send it, the checks of targets, and the resolvers
+//! of VPCs.
 //!
 //! Invariant: what is done is a function of the records that control sent last; a change of them breaks no connection that
 //! it does not concern.
 
+mod dns;
 mod forwards;
 mod group;
 mod http;
@@ -15,7 +17,7 @@ use async_trait::async_trait;
 use longshore_model::Timestamp;
 use longshore_model::elb::Forward;
 use longshore_model::link::edge::{FromEdge, ToEdge};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
 use std::sync::Arc;
 use tokio::sync::mpsc;
@@ -30,6 +32,9 @@ pub trait Machine: Send + Sync {
     /// The kernel passes these on and nothing else of the edge's.
     async fn forward(&self, forwards: &[Forward]) -> Result<(), String>;
 }
+
+/// The addresses that a machine could not have, each with why.
+type Refused = BTreeMap<Ipv4Addr, String>;
 
 /// What an edge needs of the machine that it is on.
 #[derive(Clone)]

@@ -2,15 +2,16 @@
 //!
 //! Invariant: what stays the same in the records stays the same here: sockets, connections and the course of checks.
 
-use crate::Config;
+use crate::dns::Resolvers;
 use crate::forwards;
 use crate::group::Group;
 use crate::http::{Course, Door, ForwardedFor, Route, Routes};
 use crate::listening::Listening;
 use crate::peer::Peer;
 use crate::probe;
+use crate::{Config, Refused};
 use arc_swap::ArcSwap;
-use longshore_engine::View;
+use longshore_engine::{View, dns};
 use longshore_model::Record;
 use longshore_model::change::{Change, Key, View as _};
 use longshore_model::elb::{
@@ -18,6 +19,7 @@ use longshore_model::elb::{
     TargetGroup,
 };
 use longshore_model::link::edge::{Row, TargetReport, TargetSeen};
+use longshore_model::vpc::{NetworkInterface, Subnet, Vpc};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
 use std::sync::Arc;
@@ -26,6 +28,9 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio::task::AbortHandle;
 
+/// The records that load balancers do what they do by.
+const BALANCING: [&str; 5] =
+    [LoadBalancer::TABLE, Listener::TABLE, ListenerRule::TABLE, TargetGroup::TABLE, Target::TABLE];
 /// Reports that may wait to be sent; checks wait when there are more.
 const REPORTS: usize = 1024;
 /// Seconds without `idle_timeout.timeout_seconds`.
@@ -41,6 +46,11 @@ pub struct Traffic {
     doors: BTreeMap<(Ipv4Addr, u16), (Arc<Door>, Listening)>,
     probes: BTreeMap<Key, Probe>,
     forwards: Vec<Forward>,
+    resolvers: Resolvers,
+    /// Where they are.
+    resolvers_at: BTreeSet<Ipv4Addr>,
+    /// The addresses that the machine could not have, as was said.
+    refused: Refused,
     /// Targets that are waited for to have no request.
     draining: BTreeMap<Key, AbortHandle>,
     reports: mpsc::Sender<TargetReport>,
@@ -71,6 +81,9 @@ impl Traffic {
             doors: BTreeMap::new(),
             probes: BTreeMap::new(),
             forwards: Vec::new(),
+            resolvers: Resolvers::default(),
+            resolvers_at: BTreeSet::new(),
+            refused: Refused::new(),
             draining: BTreeMap::new(),
             reports,
             seen,
@@ -91,6 +104,7 @@ impl Traffic {
         self.follow_listeners().await;
         self.follow_groups(|_| true);
         self.follow_forwards().await;
+        self.resolvers.change(&self.view);
     }
 
     /// Takes in records that have changed.
@@ -98,6 +112,10 @@ impl Traffic {
         let keys: Vec<Key> = rows.iter().map(|row| row.key.clone()).collect();
         let mut concerned: BTreeSet<Key> = keys.iter().filter_map(|key| self.group_of(key)).collect();
         self.apply(rows);
+        self.follow_names(&keys).await;
+        if !keys.iter().any(|key| BALANCING.contains(&key.table())) {
+            return;
+        }
         concerned.extend(keys.iter().filter_map(|key| self.group_of(key)));
         let listens = [LoadBalancer::TABLE, Listener::TABLE, ListenerRule::TABLE];
         if keys.iter().any(|key| listens.contains(&key.table())) {
@@ -131,13 +149,33 @@ impl Traffic {
         }
     }
 
+    /// Answers from what has changed of names, where there are resolvers now.
+    async fn follow_names(&mut self, changed: &[Key]) {
+        self.resolvers.change(&self.view);
+        let places = [Vpc::TABLE, Subnet::TABLE, NetworkInterface::TABLE];
+        let may_move = changed.iter().any(|key| places.contains(&key.table()));
+        if may_move && dns::resolvers(&self.view) != self.resolvers_at {
+            self.follow_addresses().await;
+        }
+    }
+
+    /// Has the machine answer at the addresses of load balancers and of resolvers.
+    async fn follow_addresses(&mut self) {
+        let balancers = self.view.load_balancers.iter().flat_map(|balancer| balancer.addresses());
+        self.resolvers_at = dns::resolvers(&self.view);
+        let addresses = balancers.chain(self.resolvers_at.iter().copied()).collect();
+        let refused: Refused = self.config.machine.hold(&addresses).await.into_iter().collect();
+        for (address, error) in refused.iter().filter(|(address, _)| !self.refused.contains_key(address)) {
+            tracing::error!(%address, error, "a load balancer or a VPC's resolver has no address");
+        }
+        self.refused = refused;
+        self.resolvers.listen(&self.resolvers_at, &self.refused).await;
+    }
+
     /// Opens and closes sockets, and changes what is done with requests.
     async fn follow_listeners(&mut self) {
         let balancers: Vec<Arc<LoadBalancer>> = self.view.load_balancers.iter().cloned().collect();
-        let addresses = balancers.iter().flat_map(|balancer| balancer.addresses()).collect();
-        for (address, error) in self.config.machine.hold(&addresses).await {
-            tracing::error!(%address, error, "a load balancer has no address");
-        }
+        self.follow_addresses().await;
         let mut wanted = BTreeSet::new();
         for balancer in balancers.iter().filter(|found| found.kind == LoadBalancerType::Application) {
             let listeners =

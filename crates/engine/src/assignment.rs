@@ -1,15 +1,18 @@
 //! What an instance is told of a task. Invariant: an assignment is a function of the task's record and its
 //! definition, so that any control plane tells an agent the same.
 
+use crate::dns;
 use crate::lifecycle;
 use crate::view::View;
 use longshore_model::id::stable_hash;
-use longshore_model::link::{Assignment, ContainerSpec, LogTarget, Mount, NetworkInterface, TaskNetwork};
+use longshore_model::link::{
+    Assignment, ContainerSpec, LogTarget, Mount, NetworkInterface, Resolver, TaskNetwork,
+};
 use longshore_model::task::{ContainerOverride, Health, LaunchType, Task};
 use longshore_model::task_definition::{
     ContainerDefinition, EnvironmentVariable, NetworkMode, TaskDefinition,
 };
-use longshore_model::vpc::Subnet;
+use longshore_model::vpc::{Subnet, Vpc};
 use longshore_model::{ContainerInstanceId, Resources, TaskId};
 
 /// The assignments of one instance. Log offsets are zero: who keeps the logs fills them in.
@@ -25,6 +28,7 @@ pub fn of(view: &View, task: &Task) -> Option<Assignment> {
         goal: lifecycle::goal(task),
         network: network(view, task, definition)?,
         hostname: hostname(task),
+        resolver: resolver(view, task),
         limits: caps(task, definition),
         volumes: definition.volumes.clone(),
         containers: definition.containers.iter().map(|c| container(task, definition, c)).collect(),
@@ -42,11 +46,20 @@ pub fn hostname(task: &Task) -> String {
     let Some(network) = &task.network else {
         return task.id.to_string().chars().take(12).collect();
     };
-    let dashed = network.address.to_string().replace('.', "-");
-    match task.scope.region.as_ref() {
-        "us-east-1" => format!("ip-{dashed}.ec2.internal"),
-        region => format!("ip-{dashed}.{region}.compute.internal"),
-    }
+    dns::private_name(network.address, &task.scope.region)
+}
+
+/// That of the task's VPC. A task without a network interface is in its instance's, which is the default one.
+fn resolver(view: &View, task: &Task) -> Option<Resolver> {
+    let of_interface = task.network.as_ref().map(|own| &own.subnet);
+    let vpc = match of_interface {
+        Some(subnet) => {
+            let subnet = view.subnets.get(&Subnet::key_of(&task.scope, subnet))?;
+            view.vpcs.get(&Vpc::key_of(&task.scope, &subnet.vpc))?
+        }
+        None => view.vpcs.of(&task.scope).find(|vpc| vpc.is_default)?,
+    };
+    Some(Resolver { address: dns::resolver_of(vpc)?, search: dns::private_domain(&task.scope.region) })
 }
 
 fn network(view: &View, task: &Task, definition: &TaskDefinition) -> Option<TaskNetwork> {

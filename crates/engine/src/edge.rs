@@ -3,9 +3,11 @@
 
 use crate::view::{Table, View};
 use longshore_model::change::Key;
+use longshore_model::discovery::{DiscoveryInstance, DiscoveryService, Namespace};
 use longshore_model::elb::{Listener, ListenerRule, LoadBalancer, Target, TargetGroup};
 use longshore_model::link::edge::Row;
 use longshore_model::record::{Record, encode};
+use longshore_model::vpc::{NetworkInterface, Subnet, Vpc};
 
 /// Everything that edges need.
 pub fn everything(view: &View) -> Vec<Row> {
@@ -15,6 +17,12 @@ pub fn everything(view: &View) -> Vec<Row> {
     add(&mut rows, &view.listener_rules);
     add(&mut rows, &view.target_groups);
     add(&mut rows, &view.targets);
+    add(&mut rows, &view.vpcs);
+    add(&mut rows, &view.subnets);
+    add(&mut rows, &view.network_interfaces);
+    add(&mut rows, &view.namespaces);
+    add(&mut rows, &view.discovery_services);
+    add(&mut rows, &view.discovery_instances);
     rows
 }
 
@@ -26,6 +34,12 @@ pub fn row(view: &View, key: &Key) -> Option<Row> {
         ListenerRule::TABLE => text_of(&view.listener_rules, key),
         TargetGroup::TABLE => text_of(&view.target_groups, key),
         Target::TABLE => text_of(&view.targets, key),
+        Vpc::TABLE => text_of(&view.vpcs, key),
+        Subnet::TABLE => text_of(&view.subnets, key),
+        NetworkInterface::TABLE => text_of(&view.network_interfaces, key),
+        Namespace::TABLE => text_of(&view.namespaces, key),
+        DiscoveryService::TABLE => text_of(&view.discovery_services, key),
+        DiscoveryInstance::TABLE => text_of(&view.discovery_instances, key),
         _ => return None,
     };
     Some(Row { key: key.clone(), value })

@@ -6,6 +6,7 @@ pub mod assignment;
 pub mod capacity_provider;
 pub mod default_vpc;
 pub mod discovery;
+pub mod dns;
 pub mod edge;
 pub mod elb;
 pub mod events;

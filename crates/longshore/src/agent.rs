@@ -37,6 +37,8 @@ pub async fn run(args: AgentArgs) -> Outcome {
         mirrors: &settings.mirrors,
         clock: Arc::new(now),
         stop_timeout: settings.stop_timeout,
+        // The names of tasks are answered where the control plane is, and not yet here.
+        has_edge: false,
     };
     let hello = hello(&identity, &settings)?;
     let Opened { instance, from_agent } = machine.open(0, network::Instance::Host, hello.clone()).await?;

@@ -28,6 +28,7 @@ pub struct Machine<'a> {
     pub clock: Clock,
     /// For containers whose definitions name none.
     pub stop_timeout: Duration,
+    pub has_edge: bool,
 }
 
 /// An instance, and what its agent says.
@@ -54,6 +55,7 @@ impl Machine<'_> {
             logs: Arc::new(Logs::new(to_control.clone(), Arc::clone(&self.clock))),
             tasks_dir: self.data_dir.tasks(index),
             stop_timeout: self.stop_timeout,
+            has_edge: self.has_edge,
             to_control,
         };
         std::fs::create_dir_all(&instance.tasks_dir)?;

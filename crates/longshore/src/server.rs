@@ -123,6 +123,7 @@ impl Server {
             mirrors: &up.mirrors,
             clock: Arc::new(move || timekeeper.now()),
             stop_timeout: agent::STOP_TIMEOUT,
+            has_edge: true,
         };
         self.instances.push(hello.instance);
         let Opened { instance, from_agent } = machine.open(index, place, hello).await?;

@@ -64,6 +64,9 @@ pub struct Assignment {
     pub network: TaskNetwork,
     /// The name that its containers have.
     pub hostname: String,
+    /// Whom its containers ask for names; the machine's own resolvers where that is nobody.
+    #[serde(default)]
+    pub resolver: Option<Resolver>,
     /// The task's cap; zero where it has none.
     pub limits: Resources,
     pub volumes: Vec<Volume>,
@@ -91,6 +94,14 @@ pub enum TaskNetwork {
     Host,
     /// Nothing but a loopback.
     None,
+}
+
+/// The resolver of a VPC.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Resolver {
+    pub address: Ipv4Addr,
+    /// The domain of names that are given without one.
+    pub search: String,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

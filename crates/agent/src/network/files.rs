@@ -1,5 +1,6 @@
 //! What `/etc/hosts`, `/etc/resolv.conf` and `/etc/hostname` of a task say.
 
+use longshore_model::link::Resolver;
 use std::net::{IpAddr, Ipv4Addr};
 use std::{fs, io, path::Path};
 
@@ -25,6 +26,11 @@ pub fn hosts_isolated(hostname: &str) -> String {
 /// The content of `/etc/hostname`.
 pub fn etc_hostname(hostname: &str) -> String {
     format!("{hostname}\n")
+}
+
+/// A `resolv.conf` that names the resolver of a VPC.
+pub fn resolv_of(resolver: &Resolver) -> String {
+    format!("search {}\nnameserver {}\n", resolver.search, resolver.address)
 }
 
 /// The host's `resolv.conf` without the resolvers that answer only on the host's own loopback.

@@ -184,12 +184,12 @@ impl Network {
         namespace::sysctl("net/ipv4/ip_forward", "1")?;
         let (near, link) = match config.instance {
             Instance::Host => {
-                rules::load(&server, &[config.vpc]).await?;
+                rules::load(&server, config.vpc, &[config.vpc]).await?;
                 (Near { netlink: Netlink::open_here()?, is_machine: true, server: server.clone() }, None)
             }
             Instance::Namespaced(number) => {
                 let links = Machine::read(&machine, &server).await?.links(&server)?;
-                rules::load(&server, &[config.vpc, links]).await?;
+                rules::load(&server, config.vpc, &[config.vpc, links]).await?;
                 let (namespace, link) = instance::ensure(&machine, &server, &paths, number, links).await?;
                 let near = Near { netlink: namespace.netlink, is_machine: false, server: server.clone() };
                 (near, Some((link, paths.instance(number))))

@@ -6,14 +6,18 @@ use super::error::Error;
 use super::names::{PREFIX, ServerId};
 use longshore_model::vpc::Cidr;
 use serde::Deserialize;
+use std::net::Ipv4Addr;
 use std::path::Path;
 use std::process::Stdio;
 use tokio::io::AsyncWriteExt;
 use tokio::process::Command;
 
+/// Where a VPC's resolver answers besides its address in the VPC. Servers that share a machine have it each for themselves.
+const EVERY_RESOLVER: Ipv4Addr = Ipv4Addr::new(169, 254, 169, 253);
+
 /// Loads the table of a server whose VPC and links use these blocks.
-pub async fn load(server: &ServerId, blocks: &[Cidr]) -> Result<(), Error> {
-    nft(None, "load the rules", &["-f", "-"], &table(server, blocks)).await?;
+pub async fn load(server: &ServerId, vpc: Cidr, blocks: &[Cidr]) -> Result<(), Error> {
+    nft(None, "load the rules", &["-f", "-"], &table(server, vpc, blocks)).await?;
     Ok(())
 }
 
@@ -36,9 +40,10 @@ pub async fn remove_table(name: &str) -> Result<(), Error> {
     nft(None, "remove the rules", &["-f", "-"], &script).await.map(drop)
 }
 
-fn table(server: &ServerId, blocks: &[Cidr]) -> String {
+fn table(server: &ServerId, vpc: Cidr, blocks: &[Cidr]) -> String {
     let name = server.nft_table();
     let own = format!("\"{}*\"", server.interface_prefix());
+    let resolver = vpc.nth(2).unwrap_or(vpc.base());
     let blocks = blocks.iter().map(Cidr::to_string).collect::<Vec<_>>().join(", ");
     format!(
         r#"
@@ -46,14 +51,19 @@ table inet {name} {{
   set inside {{ type ipv4_addr; flags interval; auto-merge; }}
   chain forward {{ type filter hook forward priority filter; policy accept; }}
   chain postrouting {{ type nat hook postrouting priority srcnat; policy accept; }}
+  chain prerouting {{ type nat hook prerouting priority dstnat; policy accept; }}
 }}
 flush chain inet {name} forward
+flush chain inet {name} prerouting
 flush chain inet {name} postrouting
 add element inet {name} inside {{ {blocks} }}
 table inet {name} {{
   chain forward {{
     iifname {own} oifname "{PREFIX}*" oifname != {own} drop comment "the VPC of another server"
     ip saddr @inside tcp flags & (syn | rst) == syn tcp option maxseg size set rt mtu comment "narrower ways out"
+  }}
+  chain prerouting {{
+    iifname {own} ip daddr {EVERY_RESOLVER} dnat ip to {resolver} comment "the resolver that every VPC has"
   }}
   chain postrouting {{
     ip saddr @inside ip daddr != @inside oifname != {own} masquerade comment "out of the VPC"

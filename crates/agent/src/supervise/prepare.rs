@@ -113,10 +113,14 @@ impl Preparation {
             TaskNetwork::Interface(interface) => interface.address,
             TaskNetwork::Bridge { .. } | TaskNetwork::Host | TaskNetwork::None => Ipv4Addr::LOCALHOST,
         };
+        let resolv = match assignment.resolver.as_ref().filter(|_| self.instance.has_edge) {
+            Some(resolver) => files::resolv_of(resolver),
+            None => files::resolv_of_this_machine()?,
+        };
         let contents = [
             ("hostname", files::etc_hostname(hostname)),
             ("hosts", files::hosts(address, hostname)),
-            ("resolv.conf", files::resolv_of_this_machine()?),
+            ("resolv.conf", resolv),
         ];
         let mut mounts = Vec::new();
         for (name, content) in contents {
