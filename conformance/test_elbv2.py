@@ -156,6 +156,7 @@ def test_a_drained_target_goes(cloud, elb, balancer, group):
     elb.deregister_targets(TargetGroupArn=group, Targets=[target])
     until("the target is gone", lambda: not health(elb, group))
     elb.get_waiter("target_deregistered").wait(TargetGroupArn=group, Targets=[target])
+    assert health(elb, group) == {}
 
 
 def test_targets_are_addresses_that_the_group_may_reach(cloud, elb, group, vpc, short):

@@ -15,8 +15,8 @@ const IN_PART: &str = "\n## In part\n\n\
     - Route tables, internet gateways, network ACLs and the DNS attributes of VPCs are kept and shown; what a task reaches \
     does not depend on them yet, and VPCs are not kept apart from one another. All of them are on the server's machine: \
     an address is used by one task in all VPCs.\n\
-    - `securityGroups` are kept and shown, and their rules are not enforced yet: tasks reach one another and are \
-    reached from the machine.\n\
+    - Security groups let pass and drop what reaches tasks and what leaves them; what reaches a load balancer is not looked \
+    at yet. Rules for IPv6 are kept and shown: no interface has an address of it.\n\
     - `assignPublicIp`: every task reaches the outside by the machine's address; none has a public address yet.\n\
     - `containerInsights` is kept and shown; there are no metrics yet.\n\
     - `platformVersion` 1.3.0, 1.4.0 and LATEST all run as 1.4.0.\n\

@@ -123,13 +123,15 @@ mod tests {
     #[test]
     fn ids_are_read_from_arns_of_their_kind_and_scope() {
         let scope = Scope::new("123456789012", "us-east-1");
-        let check = |kind, given| id_in(&scope, kind, given);
         let arn = "arn:aws:servicediscovery:us-east-1:123456789012:service/srv-1";
-        assert_eq!(check("service", arn), Some("srv-1"));
-        assert_eq!(check("service", "srv-1"), Some("srv-1"));
+        let check = |kind: &str, given: &str| id_in(&scope, kind, given).map(str::to_owned);
+        let own = Some("srv-1".to_owned());
+        assert_eq!(check("service", arn), own);
+        assert_eq!(check("service", "srv-1"), own);
         assert_eq!(check("namespace", arn), None);
-        assert_eq!(check("service", &arn.replace("us-east-1", "us-east-2")), None);
-        assert_eq!(check("service", &arn.replace("servicediscovery", "ecs")), None);
+        let (elsewhere, other) =
+            (arn.replace("us-east-1", "us-east-2"), arn.replace("servicediscovery", "ecs"));
+        assert_eq!((check("service", &elsewhere), check("service", &other)), (None, None));
     }
 
     #[test]

@@ -96,6 +96,7 @@ impl Edge {
                 availability_zone: "us-east-1a".to_owned(),
                 subnet: "subnet-1".to_owned(),
                 address: self.address,
+                chosen: false,
             }],
             security_groups: Vec::new(),
             attributes: of(attributes),
@@ -244,6 +245,7 @@ pub fn listener(group: &str) -> Listener {
         certificates: Vec::new(),
         ssl_policy: None,
         default_actions: vec![forward(&[(group, 1)])],
+        action_orders: Vec::new(),
         attributes: BTreeMap::new(),
         tags: Tags::default(),
         created_at: Timestamp(1),
@@ -259,6 +261,7 @@ pub fn rule(priority: u32, conditions: Vec<longshore_model::elb::Condition>, act
         priority,
         conditions,
         actions: vec![action],
+        action_orders: Vec::new(),
         tags: Tags::default(),
         created_at: Timestamp(1),
     }

@@ -239,6 +239,7 @@ fn cnames_are_followed_as_far_as_names_are_known() {
 fn load_balancers_have_names_and_services_may_be_theirs() {
     let mut world = World::new();
     let zone = |address: &str| LoadBalancerZone {
+        chosen: false,
         availability_zone: "us-east-1a".to_owned(),
         subnet: "subnet-1".to_owned(),
         address: address.parse().unwrap(),

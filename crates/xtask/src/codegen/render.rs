@@ -221,7 +221,9 @@ pub fn service(service: &Service, plan: &Plan<'_>) -> String {
 pub fn errors(plan: &Plan<'_>) -> String {
     let model = plan.model;
     let mut text = header("The errors of the service.");
-    text.push_str("#![allow(clippy::enum_variant_names, clippy::large_enum_variant)]\n\n");
+    text.push_str(
+        "#![allow(clippy::enum_variant_names, clippy::large_enum_variant, clippy::match_single_binding)]\n\n",
+    );
     text.push_str("use longshore_wire::Fault;\n\n");
     text.push_str("#[derive(Clone, Debug, PartialEq)]\npub enum Error {\n");
     for error in &plan.errors {

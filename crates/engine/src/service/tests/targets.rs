@@ -49,6 +49,7 @@ fn listener() -> Listener {
         certificates: Vec::new(),
         ssl_policy: None,
         default_actions: vec![Action::Forward { groups, stickiness: None }],
+        action_orders: Vec::new(),
         attributes: Default::default(),
         tags: Tags::default(),
         created_at: Timestamp(1),
