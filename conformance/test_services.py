@@ -206,7 +206,7 @@ def test_creating_twice(cloud, cluster, name):
         ({"schedulingStrategy": "DAEMON"}, "InvalidParameterException", "not supported for Fargate"),
         ({"serviceName": "a/b"}, "InvalidParameterException", "serviceName"),
         ({"platformVersion": "9.9.9"}, "PlatformUnknownException", "does not exist"),
-        ({"loadBalancers": [{"targetGroupArn": "arn"}]}, "InvalidParameterException", "not supported by Longshore yet"),
+        ({"loadBalancers": [{"targetGroupArn": "arn"}]}, "InvalidParameterException", "containerName can not be blank"),
         (
             {"deploymentConfiguration": {"minimumHealthyPercent": 101}},
             "InvalidParameterException",
