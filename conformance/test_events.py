@@ -69,6 +69,32 @@ def test_a_container_instance_is_told_of(cloud):
     assert names >= {"CPU", "MEMORY", "PORTS"} and detail["remainingResources"]
 
 
+def test_a_container_instance_is_told_of_what_its_tasks_take(cloud, name):
+    (instance,) = cloud.ecs.list_container_instances(cluster="fleet")["containerInstanceArns"]
+    settings = {"requiresCompatibilities": ["EC2"], "networkMode": "none", "cpu": "64", "memory": "32"}
+    definition = cloud.register(name, {"command": idle()}, **settings)
+    before = events(cloud, instance)[-1]["detail"]
+    (task,) = cloud.ecs.run_task(cluster="fleet", taskDefinition=definition, launchType="EC2")["tasks"]
+    arn = task["taskArn"]
+    cloud.until_running("fleet", arn)
+    cloud.ecs.stop_task(cluster="fleet", task=arn)
+    cloud.until_stopped("fleet", arn)
+    after = [event["detail"] for event in events(cloud, instance)]
+    after = [detail for detail in after if detail["version"] > before["version"]]
+    assert [detail["version"] - before["version"] for detail in after] == [1, 2]
+
+    def left(detail):
+        return {each["name"]: each["integerValue"] for each in detail["remainingResources"]}
+
+    assert left(after[0])["CPU"] == left(before)["CPU"] - 64
+    assert left(after[0])["MEMORY"] == left(before)["MEMORY"] - 32
+    assert left(after[1]) == left(before)
+    (shown,) = cloud.ecs.describe_container_instances(cluster="fleet", containerInstances=[instance])[
+        "containerInstances"
+    ]
+    assert shown["version"] == after[1]["version"]
+
+
 def test_events_are_there_after_a_kill_and_go_on(cloud, cluster, name):
     (arn,) = cloud.run(cluster, cloud.register(name, {"command": idle()}))
     cloud.until_running(cluster, arn)

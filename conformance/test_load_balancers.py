@@ -4,10 +4,14 @@ import collections
 import concurrent.futures
 import contextlib
 import http.client
+import socket
+import ssl
+import subprocess
 import threading
 
 import pytest
 
+from support.aws import refused
 from support.services import clear, create, describe, events, stable, tasks
 from support.waiting import until
 
@@ -245,6 +249,62 @@ def test_a_network_load_balancer_passes_connections_on(cloud, cluster, name):
     finally:
         clear(cloud, cluster)
         balancer.remove()
+
+
+@pytest.fixture
+def certificates(cloud, name, tmp_path):
+    """Imported: by the domain's name, the ARN and the file with what clients believe in."""
+    imported = {}
+    for domain in ("one.test", "two.test"):
+        body, key = tmp_path / f"{domain}.pem", tmp_path / f"{domain}.key"
+        command = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"]
+        command += ["-subj", f"/CN={domain}", "-addext", f"subjectAltName=DNS:{domain}", "-days", "2"]
+        subprocess.run([*command, "-out", body, "-keyout", key], check=True, capture_output=True, timeout=30)
+        request = {"Certificate": body.read_bytes(), "PrivateKey": key.read_bytes()}
+        imported[domain] = cloud.client("acm").import_certificate(**request)["CertificateArn"], body
+    yield imported
+    for arn, _ in imported.values():
+        cloud.client("acm").delete_certificate(CertificateArn=arn)
+
+
+def get_secure(address, domain, authority):
+    """What is answered to who asks for the domain, and believes in one certificate only."""
+    context = ssl.create_default_context(cafile=authority)
+    with (
+        socket.create_connection((address, 443), timeout=10) as plain,
+        context.wrap_socket(plain, server_hostname=domain) as secure,
+    ):
+        secure.sendall(f"GET / HTTP/1.1\r\nHost: {domain}\r\nConnection: close\r\n\r\n".encode())
+        return secure.makefile("rb").read().decode()
+
+
+def test_clients_speak_tls_by_imported_certificates(cloud, cluster, name, balancer, certificates):
+    (one, one_file), (two, two_file) = certificates["one.test"], certificates["two.test"]
+    create(cloud, cluster, cloud.register(name, page("one")), count=1, **balancer.serves())
+    stable(cloud, cluster)
+    (listener,) = balancer.elb.create_listener(
+        LoadBalancerArn=balancer.arn,
+        Protocol="HTTPS",
+        Port=443,
+        Certificates=[{"CertificateArn": one}],
+        DefaultActions=[{"Type": "forward", "TargetGroupArn": balancer.group}],
+    )["Listeners"]
+    address = balancer.addresses[0]
+
+    def answers(domain, authority):
+        with contextlib.suppress(OSError):
+            return get_secure(address, domain, authority).endswith("one\n")
+
+    until("the listener speaks TLS", lambda: answers("one.test", one_file))
+    with pytest.raises(ssl.SSLCertVerificationError):
+        get_secure(address, "two.test", two_file)
+    arn = listener["ListenerArn"]
+    balancer.elb.add_listener_certificates(ListenerArn=arn, Certificates=[{"CertificateArn": two}])
+    until("the second name is served", lambda: answers("two.test", two_file))
+    assert answers("one.test", one_file)
+    with refused("ResourceInUseException"):
+        cloud.client("acm").delete_certificate(CertificateArn=two)
+    balancer.elb.delete_listener(ListenerArn=arn)
 
 
 def test_what_cannot_be_behind_a_load_balancer_is_refused(cloud, cluster, name, balancer):

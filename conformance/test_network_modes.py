@@ -1,13 +1,15 @@
 """The network mode bridge: ports of an instance that lead into its tasks."""
 
+import contextlib
+import ipaddress
 import socket
 import subprocess
 import sys
 
 import pytest
 
-from support import machines, server
-from support.aws import Cloud, refused
+from support import dns, machines, server
+from support.aws import Cloud, idle, refused
 from support.host import find_process, find_processes
 from support.waiting import until
 
@@ -126,9 +128,7 @@ def test_tasks_reach_one_another_by_their_instances_ports(cloud, instances, name
     (first, _), (_, there) = instances
     start(cloud, define(cloud, name, name, [{"containerPort": 80, "hostPort": 8082}]), instances[1][0])
     until("it answers", lambda: ask(there, 8082) == name)
-    idle = ["sh", "-c", "trap 'exit 0' TERM; while :; do sleep 0.1; done", f"{name}-idle"]
-    start(cloud, define(cloud, f"{name}-client", name, [], command=idle), first)
-    start(cloud, f"{name}-client", instances[1][0])
+    start_idle(cloud, name, [], first, instances[1][0])
     for client in find_processes(f"{name}-idle"):
         page = client.in_network("curl", "--silent", "--max-time", "5", f"http://{there}:8082/index.html")
         assert page.strip() == name
@@ -147,27 +147,65 @@ while True:
 """
 
 
+@contextlib.contextmanager
+def echoing(marker):
+    """The test image has no server for datagrams: one of this machine's serves in the task's network."""
+    enter = ["nsenter", f"--target={find_process(marker).pid}", "--net", sys.executable, "-c", ECHO]
+    with subprocess.Popen(enter) as echo:
+        try:
+            yield
+        finally:
+            echo.kill()
+
+
+def start_idle(cloud, name, ports, *instances, mode="bridge"):
+    """Tasks that do nothing, and are found by the argument NAME-idle."""
+    family = define(cloud, f"{name}-idle", name, ports, mode=mode, command=idle(f"{name}-idle"))
+    return start(cloud, family, *instances)
+
+
 def test_udp(cloud, instances, name):
-    ports = [{"containerPort": 5353, "hostPort": 8083, "protocol": "udp"}]
-    idle = ["sh", "-c", "trap 'exit 0' TERM; while :; do sleep 0.1; done", f"{name}-idle"]
-    (task,) = start(cloud, define(cloud, name, name, ports, command=idle), instances[0][0])
-    assert bindings(task)[0]["protocol"] == "udp"
-    # The test image has no server for datagrams: one of this machine's serves in the task's network.
-    enter = ["nsenter", f"--target={find_process(f'{name}-idle').pid}", "--net", sys.executable, "-c", ECHO]
-    with subprocess.Popen(enter) as echo, socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client:
+    (arn, address), ports = instances[0], [{"containerPort": 5353, "hostPort": 8083, "protocol": "udp"}]
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client:
         client.settimeout(0.5)
 
         def echoed():
-            client.sendto(b"hello", (instances[0][1], 8083))
+            client.sendto(b"hello", (address, 8083))
             try:
                 return client.recv(100) == b"hello"
             except OSError:
                 return None
 
-        try:
-            until("a datagram comes back", echoed)
-        finally:
-            echo.kill()
+        # The client keeps its port, so that to the kernel it is one flow; each task has another address.
+        for turn in ("first", "next"):
+            (task,) = start_idle(cloud, f"{name}-{turn}", ports, arn)
+            assert bindings(task)[0]["protocol"] == "udp"
+            with echoing(f"{name}-{turn}-idle"):
+                until(f"a datagram comes back from the {turn} task", echoed)
+            cloud.ecs.stop_task(cluster=CLUSTER, task=task["taskArn"])
+            cloud.until_stopped(CLUSTER, task["taskArn"])
+            assert echoed() is None
+
+
+def test_the_loopback_of_an_instance(cloud, instances, name):
+    (arn, _) = instances[0]
+    start(cloud, define(cloud, name, name, [{"containerPort": 80, "hostPort": 8086}]), arn)
+    start_idle(cloud, f"{name}-host", [], arn, mode="host")
+    inside = find_process(f"{name}-host-idle")
+    ask_it = ["curl", "--silent", "--max-time", "5", "--retry", "30", "--retry-connrefused", "--retry-delay", "1"]
+    page = inside.in_network(*ask_it, "http://127.0.0.1:8086/index.html")
+    assert page.strip() == name
+
+
+def test_a_port_that_a_program_of_the_instance_listens_on(cloud, instances, name):
+    (arn, address), (other, _) = instances
+    start(cloud, define(cloud, name, name, [], mode="host", port=8087), arn)
+    until("it listens", lambda: ask(address, 8087) == name)
+    family = define(cloud, f"{name}-taken", name, [{"containerPort": 80, "hostPort": 8087}])
+    answer = cloud.ecs.start_task(cluster=CLUSTER, taskDefinition=family, containerInstances=[arn])
+    stopped = cloud.until_stopped(CLUSTER, answer["tasks"][0]["taskArn"])
+    assert "Bind for 0.0.0.0:8087 failed: port is already allocated" in stopped["stoppedReason"]
+    start(cloud, family, other)
 
 
 def test_ports_outlive_the_server(cloud, instances, name):
@@ -235,3 +273,38 @@ def test_fargate_has_no_bridge(cloud, name):
             memory="512",
             containerDefinitions=[{"name": "main", "image": "busybox:latest"}],
         )
+
+
+def test_a_service_on_instances_is_found_by_its_ports(cloud, instances):
+    discovery = cloud.client("servicediscovery")
+    (vpc,) = cloud.ec2.describe_vpcs(Filters=[{"Name": "is-default", "Values": ["true"]}])["Vpcs"]
+    answer = discovery.create_private_dns_namespace(Name="ports.internal", Vpc=vpc["VpcId"])
+    namespace = discovery.get_operation(OperationId=answer["OperationId"])["Operation"]["Targets"]["NAMESPACE"]
+    made = {}
+    for kind in ("A", "SRV"):
+        config = {"DnsRecords": [{"Type": kind, "TTL": 5}]}
+        made[kind] = discovery.create_service(Name=kind.lower(), NamespaceId=namespace, DnsConfig=config)["Service"]["Arn"]
+    define(cloud, "found", "found", [{"containerPort": 80}])
+    service = {"cluster": CLUSTER, "serviceName": "found", "taskDefinition": "found", "desiredCount": 2}
+    place = {"containerName": "main", "containerPort": 80}
+    with refused("InvalidParameterException", "When specifying 'host' or 'bridge' for networkMode"):
+        cloud.ecs.create_service(**service, serviceRegistries=[{"registryArn": made["SRV"]}])
+    with refused("InvalidParameterException", "supports DNS records of the type SRV only"):
+        cloud.ecs.create_service(**service, serviceRegistries=[{"registryArn": made["A"]} | place])
+    cloud.ecs.create_service(**service, serviceRegistries=[{"registryArn": made["SRV"]} | place])
+    resolver = str(ipaddress.ip_network(vpc["CidrBlock"])[2])
+
+    def places():
+        found = dns.ask(resolver, "srv.ports.internal", "SRV").answers
+        return {(address, record.data[0][2]) for record in found for address in dns.ask(resolver, record.data[1]).addresses()}
+
+    until("both tasks are found", lambda: len(places()) == 2)
+    assert {address for address, _ in places()} <= {address for _, address in instances}
+    for address, port in places():
+        until("it answers where it is found", lambda address=address, port=port: ask(address, port) == "found")
+    # Tasks of the mode bridge ask the VPC's resolver, too.
+    client = define(cloud, "asking", "asking", [], command=["sh", "-c", "nslookup -type=srv srv.ports.internal"])
+    (arn,) = [task["taskArn"] for task in cloud.ecs.run_task(cluster=CLUSTER, taskDefinition=client)["tasks"]]
+    assert cloud.until_stopped(CLUSTER, arn)["containers"][0]["exitCode"] == 0
+    cloud.ecs.delete_service(cluster=CLUSTER, service="found", force=True)
+    until("nothing is found", lambda: dns.ask(resolver, "srv.ports.internal", "SRV").code == "NXDOMAIN")

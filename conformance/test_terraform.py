@@ -1,14 +1,17 @@
 """Terraform's AWS provider, unmodified: what it makes is there, a second plan is empty, and nothing is left in the end."""
 
+import ipaddress
 import json
 import os
 import pathlib
 import random
 import shutil
 import subprocess
+import uuid
 
 import pytest
 
+from support.dns import ask
 from support.host import find_processes
 from support.server import clean_environment
 from support.waiting import until
@@ -118,6 +121,57 @@ def test_a_network_by_terraform(terraform, cloud, name):
     status, said = terraform.run("destroy", "-auto-approve", port=8080)
     assert status == 0, said
     assert cloud.ec2.describe_vpcs(Filters=of_name)["Vpcs"] == []
+
+
+def test_load_balancers_by_terraform(terraform, cloud, name):
+    subnets = cloud.ec2.describe_subnets(SubnetIds=cloud.subnets[:2])["Subnets"]
+    subnets.sort(key=lambda subnet: subnet["AvailabilityZone"])
+    short = uuid.uuid4().hex[:12]
+    variables = {
+        "name": short,
+        "subnets": [subnet["SubnetId"] for subnet in subnets],
+        "vpc": subnets[0]["VpcId"],
+        "target": str(ipaddress.ip_network(subnets[0]["CidrBlock"])[2000]),
+    }
+    terraform = terraform("load_balancer.tf", **variables)
+    terraform.apply()
+    elb = cloud.elbv2
+    (balancer,) = elb.describe_load_balancers(Names=[short])["LoadBalancers"]
+    (listener,) = elb.describe_listeners(LoadBalancerArn=balancer["LoadBalancerArn"])["Listeners"]
+
+    def weights():
+        (default,) = elb.describe_listeners(ListenerArns=[listener["ListenerArn"]])["Listeners"][0]["DefaultActions"]
+        return sorted(group["Weight"] for group in default["ForwardConfig"]["TargetGroups"])
+
+    assert weights() == [10, 90]
+    rules = elb.describe_rules(ListenerArn=listener["ListenerArn"])["Rules"]
+    assert [rule["Priority"] for rule in rules][0] == "10" and len(rules) == 4
+    terraform.apply(weight=30, idle=90, path="/up")
+    assert weights() == [30, 70]
+    (blue,) = elb.describe_target_groups(Names=[f"b{short}"])["TargetGroups"]
+    assert blue["HealthCheckPath"] == "/up"
+    status, said = terraform.run("destroy", "-auto-approve")
+    assert status == 0, said
+    names = {group["TargetGroupName"] for group in elb.describe_target_groups()["TargetGroups"]}
+    assert not names & {f"{letter}{short}" for letter in "bgt"}
+
+
+def test_service_discovery_by_terraform(terraform, cloud, name):
+    (vpc,) = cloud.ec2.describe_vpcs(Filters=[{"Name": "is-default", "Values": ["true"]}])["Vpcs"]
+    terraform = terraform("discovery.tf", subnets=cloud.subnets[:1], vpc=vpc["VpcId"])
+    terraform.apply()
+    resolver = str(ipaddress.ip_network(vpc["CidrBlock"])[2])
+    answers = ask(resolver, f"api.{name}.internal").answers
+    assert [record.ttl for record in answers] == [10, 10]
+    discovery = cloud.client("servicediscovery")
+    (instance,) = discovery.discover_instances(NamespaceName=name, ServiceName="db")["Instances"]
+    assert instance["Attributes"]["role"] == "primary"
+    terraform.apply(ttl=20, team="blue")
+    assert {record.ttl for record in ask(resolver, f"api.{name}.internal").answers} == {20}
+    status, said = terraform.run("destroy", "-auto-approve", ttl=20, team="blue")
+    assert status == 0, said
+    left = [one["Name"] for one in discovery.list_namespaces()["Namespaces"]]
+    assert not [one for one in left if one.startswith(name)]
 
 
 def first_processes(marker):

@@ -119,6 +119,7 @@ impl Services {
 impl Default for Services {
     fn default() -> Self {
         Self::new([
+            crate::acm::routes(),
             crate::ecs::routes(),
             crate::ec2::routes(),
             crate::elbv2::routes(),

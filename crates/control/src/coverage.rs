@@ -12,9 +12,16 @@ pub type Refused = BTreeMap<(&'static str, &'static str), Vec<String>>;
 const IN_PART: &str = "\n## In part\n\n\
     - `executionRoleArn` is kept and shown; there is no IAM yet that could allow or deny what it is for. For the same \
     reason `awslogs` on Fargate does not insist on one.\n\
-    - Route tables, internet gateways, network ACLs and the DNS attributes of VPCs are kept and shown; what a task reaches \
-    does not depend on them yet, and VPCs are not kept apart from one another. All of them are on the server's machine: \
-    an address is used by one task in all VPCs.\n\
+    - Route tables, internet gateways, network ACLs and the attribute `enableDnsHostnames` of VPCs are kept and shown; what \
+    a task reaches does not depend on them yet, and VPCs are not kept apart from one another. All of them are on the \
+    server's machine: an address is used by one task in all VPCs.\n\
+    - Names of Cloud Map's private namespaces and of load balancers are answered at the VPC's resolver (the third address \
+    of its block, and 169.254.169.253) on the machine of `longshore up`. Tasks of `longshore agent` on other machines ask \
+    their machine's resolvers, which know no such names.\n\
+    - Cloud Map's requests are done when they are answered: an operation is SUCCESS from the first look on, and is described \
+    for a day. What ECS registers makes no operations. `UpdateInstanceCustomHealthStatus` takes effect at once, where AWS \
+    waits for half a minute. Tasks in the network modes bridge and host are registered where their instance has an \
+    attribute `longshore.address`.\n\
     - Security groups let pass and drop what reaches tasks and what leaves them; what reaches a load balancer is not looked \
     at yet. Rules for IPv6 are kept and shown: no interface has an address of it.\n\
     - `assignPublicIp`: every task reaches the outside by the machine's address; none has a public address yet.\n\

@@ -1,6 +1,7 @@
 //! The control plane's shell: one module per AWS API, the connections of agents, and what is kept beside the
 //! records. Invariant: truth is in the store alone, and an answer is given after its commit is durable.
 
+pub mod acm;
 pub mod agents;
 pub mod api;
 pub mod context;

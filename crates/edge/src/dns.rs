@@ -50,6 +50,10 @@ impl Resolvers {
         self.names.view.store(Arc::new(view.clone()));
     }
 
+    pub fn lacks_sockets(&self) -> bool {
+        !self.failed.is_empty()
+    }
+
     /// Listens at these addresses and no others; those that the machine could not have are passed over.
     pub async fn listen(&mut self, addresses: &BTreeSet<Ipv4Addr>, refused: &Refused) {
         self.names.upstream.leave_out(addresses);

@@ -35,7 +35,7 @@ fn of_balancer(view: &View, balancer: &LoadBalancer) -> Vec<Forward> {
 }
 
 /// The group that a listener sends to: network load balancers have one for each.
-fn group_of<'a>(view: &'a View, listener: &Listener) -> Option<&'a Arc<TargetGroup>> {
+pub fn group_of<'a>(view: &'a View, listener: &Listener) -> Option<&'a Arc<TargetGroup>> {
     let Some(Action::Forward { groups, .. }) = listener.default_actions.last() else { return None };
     let heaviest = groups.iter().filter(|group| group.weight > 0).max_by_key(|group| group.weight)?;
     view.target_groups.get(&TargetGroup::key_of(&listener.scope, &heaviest.target_group))

@@ -2,6 +2,7 @@
 
 use crate::http::Keeping;
 use crate::peer::{Busy, Peer};
+use crate::target::Speech;
 use arc_swap::ArcSwap;
 use longshore_engine::elb::choice;
 use longshore_model::Timestamp;
@@ -27,6 +28,7 @@ struct Rotation {
     keeping: Option<Keeping>,
     /// Names the group in cookies.
     mark: u64,
+    speech: Speech,
 }
 
 #[derive(Clone)]
@@ -54,12 +56,17 @@ impl Group {
             slow_start: slow_start.map_or(0, |seconds: i64| seconds.saturating_mul(1000)),
             keeping: Keeping::of(record),
             mark: stable_hash(record.id.bytes()),
+            speech: Speech::of(record),
         }));
     }
 
     /// Names the group in cookies.
     pub fn mark(&self) -> u64 {
         self.rotation.load().mark
+    }
+
+    pub fn speech(&self) -> Speech {
+        self.rotation.load().speech
     }
 
     /// How clients are kept with targets.

@@ -9,6 +9,5 @@ mod sticky;
 mod tunnel;
 
 pub use headers::ForwardedFor;
-pub use send::connect;
-pub use serve::{Course, Door, Ends, Route, Routes, serve};
+pub use serve::{Course, Door, Route, Routes, serve};
 pub use sticky::Keeping;

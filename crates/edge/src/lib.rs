@@ -11,6 +11,9 @@ mod http;
 mod listening;
 mod peer;
 mod probe;
+mod stream;
+mod target;
+mod tls;
 mod traffic;
 
 use async_trait::async_trait;
@@ -20,6 +23,7 @@ use longshore_model::link::edge::{FromEdge, ToEdge};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::sync::mpsc;
 use traffic::Traffic;
 
@@ -35,6 +39,9 @@ pub trait Machine: Send + Sync {
 
 /// The addresses that a machine could not have, each with why.
 type Refused = BTreeMap<Ipv4Addr, String>;
+
+/// How long an address or a socket is done without that the machine refused.
+const TRY_AGAIN: Duration = Duration::from_secs(5);
 
 /// What an edge needs of the machine that it is on.
 #[derive(Clone)]
@@ -56,6 +63,7 @@ pub struct Link {
 pub async fn run(config: Config, mut link: Link) {
     let mut traffic = Traffic::new(config);
     let mut unsaid = Vec::new();
+    let mut again = tokio::time::interval(TRY_AGAIN);
     loop {
         tokio::select! {
             message = link.from_control.recv() => match message {
@@ -63,6 +71,7 @@ pub async fn run(config: Config, mut link: Link) {
                 Some(ToEdge::Everything(rows)) => traffic.restart(rows).await,
                 Some(ToEdge::Changed(rows)) => traffic.change(rows).await,
             },
+            _ = again.tick() => traffic.try_again().await,
             reports = traffic.seen(), if unsaid.is_empty() => unsaid = reports,
             place = link.to_control.reserve(), if !unsaid.is_empty() => match place {
                 Ok(place) => place.send(FromEdge::Targets(std::mem::take(&mut unsaid))),

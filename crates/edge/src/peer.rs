@@ -2,11 +2,11 @@
 //!
 //! Invariant: a request counts from before it is sent until the last byte of its answer was passed on.
 
+use crate::target::{self, Speech};
 use hyper::body::Incoming;
-use hyper::client::conn::http1::SendRequest;
 use longshore_model::Timestamp;
 use longshore_model::change::Key;
-use longshore_model::elb::Target;
+use longshore_model::elb::{Target, TargetGroup};
 use longshore_model::id::stable_hash;
 use std::net::SocketAddrV4;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -16,12 +16,13 @@ use tokio::sync::{Notify, watch};
 /// Connections to a target that are kept for later; those besides are closed when their answer ends.
 const IDLE: usize = 256;
 
-pub type Sender = SendRequest<Incoming>;
+pub type Sender = target::Sender<Incoming>;
 
 pub struct Peer {
     pub key: Key,
     pub registered_at: Timestamp,
     pub address: SocketAddrV4,
+    pub speech: Speech,
     /// Names it in cookies.
     pub mark: u64,
     idle: Mutex<Vec<Sender>>,
@@ -31,13 +32,14 @@ pub struct Peer {
 }
 
 impl Peer {
-    pub fn new(key: Key, target: &Target) -> Self {
+    pub fn new(key: Key, group: &TargetGroup, target: &Target) -> Self {
         let registration = key.as_str().bytes().chain(target.registered_at.millis().to_le_bytes());
         Self {
             mark: stable_hash(registration),
             key,
             registered_at: target.registered_at,
             address: SocketAddrV4::new(target.address, target.port),
+            speech: Speech::of(group),
             idle: Mutex::default(),
             busy: AtomicUsize::new(0),
             quiet: Notify::new(),
@@ -58,10 +60,24 @@ impl Peer {
     /// A connection that is open and free, the one that was used last first: those that are not needed grow old.
     pub async fn take_idle(&self) -> Option<Sender> {
         loop {
-            let mut sender = self.idle().pop()?;
+            let mut sender = self.next_idle()?;
             if sender.ready().await.is_ok() {
                 return Some(sender);
             }
+        }
+    }
+
+    fn next_idle(&self) -> Option<Sender> {
+        let mut idle = self.idle();
+        let sender = idle.pop()?;
+        idle.extend(sender.share().filter(|shared| !shared.is_closed()));
+        Some(sender)
+    }
+
+    /// Lets others use a connection that was just opened, where it takes more than one request at a time.
+    pub fn share(&self, sender: &Sender) {
+        if let Some(shared) = sender.share() {
+            self.put_back(shared);
         }
     }
 

@@ -1,16 +1,15 @@
 //! The checks of one target. Invariant: a check ends within its timeout, and what it finds is reported once it changes the
 //! target's health.
 
-use crate::http::connect;
 use crate::peer::Peer;
+use crate::target::{Sender, Speech, connect};
 use bytes::Bytes;
-use http::header::{HOST, USER_AGENT};
-use http::{Request, StatusCode};
-use http_body_util::Empty;
-use hyper::client::conn::http1;
-use hyper_util::rt::TokioIo;
+use http::header::{CONTENT_TYPE, HOST, TE, USER_AGENT};
+use http::{HeaderMap, Method, Request};
+use http_body_util::{BodyExt, Full, Limited};
+use hyper::client::conn::TrySendError;
 use longshore_engine::elb::health::{Course, Finding, is_success};
-use longshore_model::elb::{HealthCheck, HealthCheckProtocol, TargetHealth};
+use longshore_model::elb::{HealthCheck, HealthCheckProtocol, Matcher, TargetHealth};
 use longshore_model::link::edge::{TargetReport, TargetSeen};
 use std::net::{Ipv4Addr, SocketAddrV4};
 use std::sync::Arc;
@@ -18,6 +17,8 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 
 const AGENT: &str = "ELB-HealthChecker/2.0";
+/// What is read of an answer to the check of a gRPC service.
+const MOST: usize = 64 * 1024;
 
 /// Checks a target from the address `own` until nobody wants to know.
 pub async fn run(
@@ -50,47 +51,79 @@ async fn once(peer: &Peer, check: &HealthCheck, own: Ipv4Addr) -> Finding {
     let limit = Duration::from_secs(check.timeout.max(1).into());
     let port = check.port.unwrap_or(peer.address.port());
     let target = SocketAddrV4::new(*peer.address.ip(), port);
-    match tokio::time::timeout(limit, ask(target, check, own)).await {
+    match tokio::time::timeout(limit, ask(peer, target, check, own)).await {
         Ok(finding) => finding,
         Err(_) => Finding::TimedOut,
     }
 }
 
-async fn ask(target: SocketAddrV4, check: &HealthCheck, own: Ipv4Addr) -> Finding {
+async fn ask(peer: &Peer, target: SocketAddrV4, check: &HealthCheck, own: Ipv4Addr) -> Finding {
     let Ok(stream) = connect(own, target).await else { return Finding::Failed };
-    match check.protocol {
-        HealthCheckProtocol::Tcp => Finding::Passed,
-        HealthCheckProtocol::Http => match status(stream, target, check.path.as_deref()).await {
-            Ok(status) if is_success(check.matcher.as_ref(), status.as_u16()) => Finding::Passed,
-            Ok(status) => Finding::Code(status.as_u16()),
-            Err(error) => {
-                tracing::debug!(error, %target, "a check failed");
-                Finding::Failed
-            }
-        },
-        HealthCheckProtocol::Https => Finding::Failed,
+    let tls = match check.protocol {
+        HealthCheckProtocol::Tcp => return Finding::Passed,
+        HealthCheckProtocol::Http => false,
+        HealthCheckProtocol::Https => true,
+    };
+    let speech = Speech { tls, ..peer.speech };
+    let asking = async {
+        let mut sender = Sender::begin(stream, speech).await?;
+        match &check.matcher {
+            Some(Matcher::Grpc(_)) => grpc_status(&mut sender, speech, target, check).await,
+            _ => status(&mut sender, speech, target, check).await,
+        }
+    };
+    match asking.await {
+        Ok(code) if is_success(check.matcher.as_ref(), code) => Finding::Passed,
+        Ok(code) => Finding::Code(code),
+        Err(error) => {
+            tracing::debug!(error, %target, "a check failed");
+            Finding::Failed
+        }
     }
 }
 
 type Failure = Box<dyn std::error::Error + Send + Sync>;
+type Body = Full<Bytes>;
 
-async fn status(
-    stream: tokio::net::TcpStream,
-    target: SocketAddrV4,
-    path: Option<&str>,
-) -> Result<StatusCode, Failure> {
-    let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
-    let request = Request::get(path.unwrap_or("/"))
+/// The request of a check, without what kinds of checks have of their own.
+fn request(check: &HealthCheck, target: SocketAddrV4) -> http::request::Builder {
+    Request::builder()
+        .uri(check.path.as_deref().unwrap_or("/"))
         .header(HOST, target.to_string())
         .header(USER_AGENT, AGENT)
-        .body(Empty::<Bytes>::new())?;
-    let asking = sender.send_request(request);
-    // The connection is driven while the answer is waited for, and closed after it.
-    tokio::select! {
-        response = asking => Ok(response?.status()),
-        ended = connection => match ended {
-            Ok(()) => Err("the connection closed before an answer".into()),
-            Err(error) => Err(error.into()),
-        },
+}
+
+async fn status(
+    sender: &mut Sender<Body>,
+    speech: Speech,
+    target: SocketAddrV4,
+    check: &HealthCheck,
+) -> Result<u16, Failure> {
+    let mut request = request(check, target).body(Body::default())?;
+    speech.phrase(&mut request);
+    let response = sender.send(request).await.map_err(TrySendError::into_error)?;
+    Ok(response.status().as_u16())
+}
+
+/// A call without arguments; what it ended with is in the trailers, or in the headers of an answer without a body.
+async fn grpc_status(
+    sender: &mut Sender<Body>,
+    speech: Speech,
+    target: SocketAddrV4,
+    check: &HealthCheck,
+) -> Result<u16, Failure> {
+    let request = request(check, target).method(Method::POST);
+    let request = request.header(CONTENT_TYPE, "application/grpc").header(TE, "trailers");
+    // One message that is not compressed, of no bytes.
+    let mut request = request.body(Body::from(&[0; 5][..]))?;
+    speech.phrase(&mut request);
+    let response = sender.send(request).await.map_err(TrySendError::into_error)?;
+    let (head, body) = response.into_parts();
+    let code =
+        |headers: &HeaderMap| headers.get("grpc-status").and_then(|code| code.to_str().ok()?.parse().ok());
+    if let Some(code) = code(&head.headers) {
+        return Ok(code);
     }
+    let body = Limited::new(body, MOST).collect().await?;
+    body.trailers().and_then(code).ok_or_else(|| "the answer has no grpc-status".into())
 }

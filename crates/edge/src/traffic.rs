@@ -5,21 +5,22 @@
 use crate::dns::Resolvers;
 use crate::forwards;
 use crate::group::Group;
-use crate::http::{Course, Door, ForwardedFor, Route, Routes};
-use crate::listening::Listening;
+use crate::http::{Course, ForwardedFor, Route, Routes};
+use crate::listening::{Door, Listening};
 use crate::peer::Peer;
-use crate::probe;
 use crate::{Config, Refused};
+use crate::{http, probe, stream, tls};
 use arc_swap::ArcSwap;
 use longshore_engine::{View, dns};
 use longshore_model::Record;
+use longshore_model::certificate::Certificate;
 use longshore_model::change::{Change, Key, View as _};
 use longshore_model::elb::{
-    Action, Forward, HealthCheck, Listener, ListenerRule, LoadBalancer, LoadBalancerType, Protocol, Target,
-    TargetGroup,
+    Action, Forward, HealthCheck, Listener, ListenerRule, LoadBalancer, Protocol, Target, TargetGroup,
 };
 use longshore_model::link::edge::{Row, TargetReport, TargetSeen};
 use longshore_model::vpc::{NetworkInterface, Subnet, Vpc};
+use rustls::ServerConfig;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
 use std::sync::Arc;
@@ -43,7 +44,9 @@ pub struct Traffic {
     view: View,
     groups: BTreeMap<Key, Arc<Group>>,
     peers: BTreeMap<Key, Arc<Peer>>,
-    doors: BTreeMap<(Ipv4Addr, u16), (Arc<Door>, Listening)>,
+    doors: BTreeMap<(Ipv4Addr, u16), Listening>,
+    /// Whether a listener could not have one.
+    lacks_sockets: bool,
     probes: BTreeMap<Key, Probe>,
     forwards: Vec<Forward>,
     resolvers: Resolvers,
@@ -79,6 +82,7 @@ impl Traffic {
             groups: BTreeMap::new(),
             peers: BTreeMap::new(),
             doors: BTreeMap::new(),
+            lacks_sockets: false,
             probes: BTreeMap::new(),
             forwards: Vec::new(),
             resolvers: Resolvers::default(),
@@ -101,10 +105,10 @@ impl Traffic {
     pub async fn restart(&mut self, rows: Vec<Row>) {
         self.view = View::default();
         self.apply(rows);
+        self.resolvers.change(&self.view);
         self.follow_listeners().await;
         self.follow_groups(|_| true);
         self.follow_forwards().await;
-        self.resolvers.change(&self.view);
     }
 
     /// Takes in records that have changed.
@@ -117,7 +121,7 @@ impl Traffic {
             return;
         }
         concerned.extend(keys.iter().filter_map(|key| self.group_of(key)));
-        let listens = [LoadBalancer::TABLE, Listener::TABLE, ListenerRule::TABLE];
+        let listens = [LoadBalancer::TABLE, Listener::TABLE, ListenerRule::TABLE, Certificate::TABLE];
         if keys.iter().any(|key| listens.contains(&key.table())) {
             self.follow_listeners().await;
             // Which groups are in use may be others now.
@@ -159,6 +163,15 @@ impl Traffic {
         }
     }
 
+    /// Tries again what the machine refused.
+    pub async fn try_again(&mut self) {
+        if self.lacks_sockets {
+            self.follow_listeners().await;
+        } else if !self.refused.is_empty() || self.resolvers.lacks_sockets() {
+            self.follow_addresses().await;
+        }
+    }
+
     /// Has the machine answer at the addresses of load balancers and of resolvers.
     async fn follow_addresses(&mut self) {
         let balancers = self.view.load_balancers.iter().flat_map(|balancer| balancer.addresses());
@@ -177,13 +190,15 @@ impl Traffic {
         let balancers: Vec<Arc<LoadBalancer>> = self.view.load_balancers.iter().cloned().collect();
         self.follow_addresses().await;
         let mut wanted = BTreeSet::new();
-        for balancer in balancers.iter().filter(|found| found.kind == LoadBalancerType::Application) {
+        self.lacks_sockets = false;
+        for balancer in &balancers {
             let listeners =
                 self.view.listeners.under(&Listener::prefix_of(&balancer.scope, &balancer.path()));
             for listener in listeners.cloned().collect::<Vec<_>>() {
+                let Some(door) = self.door(balancer, &listener) else { continue };
                 for address in balancer.addresses() {
                     wanted.insert((address, listener.port));
-                    self.open(balancer, &listener, address);
+                    self.open((address, listener.port), door.clone());
                 }
             }
         }
@@ -202,31 +217,62 @@ impl Traffic {
         }
     }
 
-    fn open(&mut self, balancer: &LoadBalancer, listener: &Listener, address: Ipv4Addr) {
-        if listener.protocol != Protocol::Http {
+    /// What the connections of a listener meet; `None` where the kernel passes them on, and where it cannot speak TLS.
+    fn door(&mut self, balancer: &LoadBalancer, listener: &Listener) -> Option<Door> {
+        let clock = Arc::clone(&self.config.clock);
+        let tls = match listener.protocol {
+            Protocol::Tcp | Protocol::Udp | Protocol::TcpUdp => return None,
+            Protocol::Http => None,
+            Protocol::Https | Protocol::Tls => Some(self.tls(balancer, listener)?),
+        };
+        if let (Protocol::Tls, Some(tls)) = (listener.protocol, &tls) {
+            let key = forwards::group_of(&self.view, listener)?.key();
+            let route = stream::Route { tls: Arc::clone(tls), group: self.group(key) };
+            return Some(Door::Stream(Arc::new(stream::Door { route: ArcSwap::from_pointee(route), clock })));
+        }
+        let routes = ArcSwap::from_pointee(self.routes(balancer, listener, tls));
+        Some(Door::Http(Arc::new(http::Door { routes, clock, turn: AtomicU64::new(0) })))
+    }
+
+    fn open(&mut self, place: (Ipv4Addr, u16), door: Door) {
+        if self.doors.get(&place).is_some_and(|open| open.change(&door)) {
             return;
         }
-        let routes = self.routes(balancer, listener);
-        let place = (address, listener.port);
-        if let Some((door, _)) = self.doors.get(&place) {
-            door.routes.store(Arc::new(routes));
-            return;
-        }
-        let door = Arc::new(Door {
-            routes: ArcSwap::from_pointee(routes),
-            clock: Arc::clone(&self.config.clock),
-            turn: AtomicU64::new(0),
-        });
-        match Listening::open(address, listener.port, Arc::clone(&door)) {
-            Ok(listening) => drop(self.doors.insert(place, (door, listening))),
+        self.doors.remove(&place);
+        match Listening::open(place.0, place.1, door) {
+            Ok(listening) => drop(self.doors.insert(place, listening)),
             Err(error) => {
-                let (error, port) = (&error as &dyn std::error::Error, listener.port);
+                let (error, (address, port)) = (&error as &dyn std::error::Error, place);
                 tracing::error!(error, %address, port, "a listener has no socket");
+                self.lacks_sockets = true;
             }
         }
     }
 
-    fn routes(&mut self, balancer: &LoadBalancer, listener: &Listener) -> Routes {
+    fn tls(&self, balancer: &LoadBalancer, listener: &Listener) -> Option<Arc<ServerConfig>> {
+        let find = |arn: &String| {
+            let id = arn.rsplit('/').next().unwrap_or_default();
+            self.view.certificates.get(&Certificate::key_of(&listener.scope, id)).cloned()
+        };
+        let certificates: Vec<Arc<Certificate>> = listener.certificates.iter().filter_map(find).collect();
+        let http2 = balancer.attribute("routing.http2.enabled") != Some("false");
+        let http2 = http2 && listener.protocol == Protocol::Https;
+        match tls::config(&certificates, listener.ssl_policy.as_deref(), http2) {
+            Ok(config) => Some(config),
+            Err(error) => {
+                let (error, listener) = (&error as &dyn std::error::Error, listener.arn());
+                tracing::error!(error, listener, "a listener cannot speak TLS");
+                None
+            }
+        }
+    }
+
+    fn routes(
+        &mut self,
+        balancer: &LoadBalancer,
+        listener: &Listener,
+        tls: Option<Arc<ServerConfig>>,
+    ) -> Routes {
         let prefix = ListenerRule::prefix_of(&listener.scope, &listener.load_balancer, &listener.id);
         let mut rules: Vec<Arc<ListenerRule>> = self.view.listener_rules.under(&prefix).cloned().collect();
         rules.sort_by_key(|rule| rule.priority);
@@ -242,7 +288,9 @@ impl Traffic {
             port: listener.port,
             keep_alive: Duration::from_secs(keep_alive.unwrap_or(KEEP_ALIVE)),
             drop_invalid: is_on("routing.http.drop_invalid_header_fields.enabled"),
-            protocol: "http",
+            preserve_host: is_on("routing.http.preserve_host_header.enabled"),
+            protocol: if tls.is_some() { "https" } else { "http" },
+            tls,
             idle: Duration::from_secs(idle.unwrap_or(IDLE)),
             forwarded_for,
             rules: rules
@@ -291,7 +339,7 @@ impl Traffic {
             let targets: Vec<Arc<Target>> = self.view.targets.under(&prefix).cloned().collect();
             let own = sources.get(&record.key()).copied();
             let peers: Vec<_> =
-                targets.iter().map(|target| (Arc::clone(target), self.peer(target))).collect();
+                targets.iter().map(|target| (Arc::clone(target), self.peer(record, target))).collect();
             self.group(record.key()).change(record, &peers, now);
             for (target, peer) in &peers {
                 self.check(record, target, peer, own);
@@ -342,12 +390,12 @@ impl Traffic {
     }
 
     /// The target as it is registered now; one that was registered anew is another.
-    fn peer(&mut self, target: &Target) -> Arc<Peer> {
+    fn peer(&mut self, group: &TargetGroup, target: &Target) -> Arc<Peer> {
         let key = target.key();
         match self.peers.get(&key).filter(|peer| peer.registered_at == target.registered_at) {
             Some(peer) => Arc::clone(peer),
             None => {
-                let peer = Arc::new(Peer::new(key.clone(), target));
+                let peer = Arc::new(Peer::new(key.clone(), group, target));
                 if let Some(before) = self.peers.insert(key, Arc::clone(&peer)) {
                     before.leave();
                 }

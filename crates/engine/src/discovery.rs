@@ -21,6 +21,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
 use std::sync::Arc;
 
+#[cfg(test)]
+mod tests;
+
 /// Registers and deregisters a task as its next state, which the same transaction writes, asks for.
 pub fn follow(view: &View, task: &Task, transaction: &mut Transaction) {
     let wanted = wanted(view, task);

@@ -12,7 +12,7 @@ mod tests;
 mod zone;
 
 pub use address::{private_domain, private_name};
-pub use client::{resolver_of, resolvers, vpcs_of};
+pub use client::{RESOLVER, resolver_of, resolvers, vpcs_of};
 
 use crate::view::View;
 use longshore_model::elb::LoadBalancer;

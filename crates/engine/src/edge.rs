@@ -2,6 +2,7 @@
 //! by its key alone, so that a later telling makes an earlier one good.
 
 use crate::view::{Table, View};
+use longshore_model::certificate::Certificate;
 use longshore_model::change::Key;
 use longshore_model::discovery::{DiscoveryInstance, DiscoveryService, Namespace};
 use longshore_model::elb::{Listener, ListenerRule, LoadBalancer, Target, TargetGroup};
@@ -12,6 +13,7 @@ use longshore_model::vpc::{NetworkInterface, Subnet, Vpc};
 /// Everything that edges need.
 pub fn everything(view: &View) -> Vec<Row> {
     let mut rows = Vec::new();
+    add(&mut rows, &view.certificates);
     add(&mut rows, &view.load_balancers);
     add(&mut rows, &view.listeners);
     add(&mut rows, &view.listener_rules);
@@ -29,6 +31,7 @@ pub fn everything(view: &View) -> Vec<Row> {
 /// A record as it is now; `None` for one that edges do not need.
 pub fn row(view: &View, key: &Key) -> Option<Row> {
     let value = match key.table() {
+        Certificate::TABLE => text_of(&view.certificates, key),
         LoadBalancer::TABLE => text_of(&view.load_balancers, key),
         Listener::TABLE => text_of(&view.listeners, key),
         ListenerRule::TABLE => text_of(&view.listener_rules, key),

@@ -4,6 +4,7 @@ pub mod choice;
 pub mod health;
 mod members;
 pub mod routing;
+pub mod ssl_policy;
 pub mod targets;
 
 pub use members::{

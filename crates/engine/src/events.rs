@@ -2,25 +2,29 @@
 
 use crate::view::View;
 use longshore_model::change::{Key, Write};
-use longshore_model::container_instance::ContainerInstance;
-use longshore_model::event::{Event, ServiceAction, ServiceEventName, Subject};
-use longshore_model::id::IdSource;
+use longshore_model::container_instance::{ContainerInstance, Placements};
+use longshore_model::event::{Event, InstanceState, ServiceAction, ServiceEventName, Subject};
+use longshore_model::id::{ContainerInstanceId, IdSource};
 use longshore_model::record::{Record, decode};
 use longshore_model::service::{Deployment, ObstacleKind, RolloutState, Service};
 use longshore_model::task::Task;
 use longshore_model::{Timestamp, Transaction};
+use std::collections::BTreeSet;
 
 /// How many events are kept for those who have not read them. What they tell of is in the records.
 pub const KEPT: usize = 4096;
 
 /// Adds the events of what a transaction changes, decided on `view`, to the transaction.
 pub fn add(view: &View, transaction: &mut Transaction, now: Timestamp, ids: &mut dyn IdSource) {
+    let taken_from = instances_taken_from(view, transaction);
+    count(view, &taken_from, transaction);
     let of_service =
         |write| service_actions(view, write).into_iter().map(|each| Subject::Service(Box::new(each)));
     let subjects: Vec<Subject> = transaction
         .writes()
         .iter()
         .flat_map(|write| subject(view, write).into_iter().chain(of_service(write)))
+        .chain(instances(view, taken_from, transaction))
         .collect();
     for (place, subject) in (0..).zip(subjects) {
         let decided_at = transaction.read();
@@ -43,16 +47,92 @@ fn subject(view: &View, write: &Write) -> Option<Subject> {
             let is_told = view.tasks.get(key).is_none_or(|before| before.version < after.version);
             is_told.then(|| Subject::Task(Box::new(after)))
         }
-        ContainerInstance::TABLE => {
-            let after: ContainerInstance = decode(value).ok()?;
-            // Capacity for Fargate is shown to nobody.
-            let is_shown = after.membership().is_some();
-            let before = view.container_instances.get(key);
-            let is_told = is_shown && before.is_none_or(|before| differ(before, &after));
-            is_told.then(|| Subject::ContainerInstance(Box::new(after)))
-        }
         _ => None,
     }
+}
+
+/// The instances of clusters that a transaction places tasks on, or frees of tasks.
+fn instances_taken_from(view: &View, transaction: &Transaction) -> BTreeSet<ContainerInstanceId> {
+    let holder = |task: &Task| task.holds_resources().then_some(task.container_instance);
+    let tasks = transaction.writes().iter().filter(|write| write.key().table() == Task::TABLE);
+    let changed = tasks.filter_map(|write| {
+        let before = view.tasks.get(write.key()).and_then(|task| holder(task));
+        let after = written::<Task>(Some(write)).as_ref().and_then(holder);
+        before.or(after).filter(|_| before != after)
+    });
+    // Capacity for Fargate is shown to nobody.
+    changed.filter(|id| view.container_instance(*id).is_some_and(|i| i.membership().is_some())).collect()
+}
+
+/// Counts what is told of the instances, where placing has not done so.
+fn count(view: &View, taken_from: &BTreeSet<ContainerInstanceId>, transaction: &mut Transaction) {
+    for instance in taken_from.iter().copied() {
+        let key = Placements::key_of(instance);
+        if write_of(transaction, &key).is_some() {
+            continue;
+        }
+        match view.placements.get(&key) {
+            Some(before) => transaction.update(&Placements { instance, count: before.count + 1 }),
+            None => transaction.create(&Placements { instance, count: 1 }),
+        }
+    }
+}
+
+/// What instances are told of: that their record has changed, or what their tasks have of them.
+fn instances(
+    view: &View,
+    taken_from: BTreeSet<ContainerInstanceId>,
+    transaction: &Transaction,
+) -> Vec<Subject> {
+    let mut told = taken_from;
+    let records = transaction.writes().iter().filter(|write| write.key().table() == ContainerInstance::TABLE);
+    told.extend(records.filter_map(|write| {
+        let after = written::<ContainerInstance>(Some(write))?;
+        let before = view.container_instances.get(write.key());
+        let is_shown = after.membership().is_some();
+        (is_shown && before.is_none_or(|before| differ(before, &after))).then_some(after.id)
+    }));
+    told.into_iter().filter_map(|id| state(view, id, transaction)).collect()
+}
+
+/// An instance as the transaction leaves it.
+fn state(view: &View, id: ContainerInstanceId, transaction: &Transaction) -> Option<Subject> {
+    let record = written(write_of(transaction, &ContainerInstance::key_of(id)));
+    let instance = record.or_else(|| view.container_instance(id).map(|instance| (**instance).clone()))?;
+    let key = Placements::key_of(id);
+    let counted = written::<Placements>(write_of(transaction, &key)).map(|counted| counted.count);
+    let placements = counted.or_else(|| view.placements.get(&key).map(|counted| counted.count)).unwrap_or(0);
+    let mut state =
+        InstanceState { instance, used: view.used_on(id), held_ports: BTreeSet::new(), placements };
+    let ports = |task: &Task| -> Vec<_> {
+        task.host_ports.iter().map(|port| (port.protocol, port.host_port)).collect()
+    };
+    state.held_ports.extend(view.tasks_on(id).flat_map(|task| ports(task)));
+    let is_here = |task: &&Task| task.container_instance == id && task.holds_resources();
+    let tasks: Vec<&Write> =
+        transaction.writes().iter().filter(|write| write.key().table() == Task::TABLE).collect();
+    for before in
+        tasks.iter().filter_map(|write| view.tasks.get(write.key())).map(|task| &**task).filter(is_here)
+    {
+        state.used = state.used.minus(before.size);
+        let freed = ports(before);
+        state.held_ports.retain(|port| !freed.contains(port));
+    }
+    let after: Vec<Task> = tasks.iter().filter_map(|write| written(Some(write))).collect();
+    for after in after.iter().filter(is_here) {
+        state.used = state.used.plus(after.size);
+        state.held_ports.extend(ports(after));
+    }
+    Some(Subject::ContainerInstance(Box::new(state)))
+}
+
+fn write_of<'a>(transaction: &'a Transaction, key: &Key) -> Option<&'a Write> {
+    transaction.writes().iter().rfind(|write| write.key() == key)
+}
+
+/// What a transaction leaves of a record; `None` also for one that it deletes.
+fn written<R: Record>(write: Option<&Write>) -> Option<R> {
+    write.and_then(Write::value).and_then(|value| decode(value).ok())
 }
 
 /// What a change of a service's record says of it.
@@ -121,8 +201,9 @@ mod tests {
     use crate::testing::{self, Count};
     use longshore_model::container_instance::{Capacity, Membership, Status};
     use longshore_model::service::Obstacle;
-    use longshore_model::task::{DesiredStatus, LastStatus, LaunchType};
-    use longshore_model::{Tags, Version};
+    use longshore_model::task::{DesiredStatus, HostPort, LastStatus, LaunchType};
+    use longshore_model::task_definition::Protocol;
+    use longshore_model::{Resources, Tags, Version};
 
     fn told(view: &View, change: impl FnOnce(&mut Transaction)) -> Vec<String> {
         let mut transaction = Transaction::at(Version(7));
@@ -141,9 +222,14 @@ mod tests {
                         format!("{} {} {}", event.place, task.last_status.as_str(), task.version)
                     }
                     Subject::Service(action) => format!("{} {}", event.place, action.what.as_str()),
-                    Subject::ContainerInstance(instance) => {
-                        let status = instance.membership().unwrap().status.as_str();
-                        format!("{} {status} {}", event.place, instance.agent_connected)
+                    Subject::ContainerInstance(state) => {
+                        let status = state.instance.membership().unwrap().status.as_str();
+                        let version = state.version() - state.instance.version;
+                        let (connected, used) = (state.instance.agent_connected, state.used);
+                        format!(
+                            "{} {status} {connected} {version} {} {:?}",
+                            event.place, used.cpu, state.held_ports
+                        )
                     }
                 }
             })
@@ -203,7 +289,33 @@ mod tests {
             t.update(&away(&shown));
             t.update(&draining);
         });
-        assert_eq!(both, ["0 ACTIVE false", "1 DRAINING true"]);
+        assert_eq!(both, ["0 DRAINING true 0 0 {}"]);
+        assert_eq!(told(&view, |t| t.update(&away(&shown))), ["0 ACTIVE false 0 0 {}"]);
+    }
+
+    #[test]
+    fn container_instances_are_told_of_what_their_tasks_take() {
+        let shown =
+            ContainerInstance { capacity: Capacity::Cluster(member()), ..testing::instance(2, 1024, 1024) };
+        let mut view = testing::view(std::slice::from_ref(&shown));
+        let container = "web".to_owned();
+        let port = HostPort { container, container_port: 80, host_port: 8080, protocol: Protocol::Tcp };
+        let task = Task {
+            container_instance: shown.id,
+            size: Resources { cpu: 100, memory: 200 },
+            host_ports: vec![port],
+            ..testing::task()
+        };
+        let placed = ["0 PROVISIONING 1", "1 ACTIVE true 1 100 {(Tcp, 8080)}"];
+        assert_eq!(told(&view, |t| t.create(&task)), placed);
+        let mut transaction = Transaction::at(Version(1));
+        transaction.create(&task);
+        transaction.create(&Placements { instance: shown.id, count: 7 });
+        testing::apply(&mut view, transaction);
+        let running = Task { last_status: LastStatus::Running, version: 2, ..task.clone() };
+        assert_eq!(told(&view, |t| t.update(&running)), ["0 RUNNING 2"]);
+        let stopped = Task { last_status: LastStatus::Stopped, version: 2, ..task.clone() };
+        assert_eq!(told(&view, |t| t.update(&stopped)), ["0 STOPPED 2", "1 ACTIVE true 8 0 {}"]);
     }
 
     #[test]

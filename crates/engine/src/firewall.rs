@@ -1,15 +1,13 @@
 //! What an instance lets pass to and from its tasks. Invariant: a function of the security groups and the network interfaces,
 //! so that a change of either is all that changes it.
 
+use crate::dns;
 use crate::view::View;
 use longshore_model::change::{Batch, Key};
 use longshore_model::link::firewall::{Firewall, Permission, Permissions, PermittedPeer};
 use longshore_model::vpc::{NetworkInterface, SecurityGroup, Subnet, Vpc};
 use longshore_model::{ContainerInstanceId, Record};
 use std::collections::BTreeSet;
-
-/// The place of a VPC's resolver in its block.
-pub const RESOLVER: u64 = 2;
 
 pub fn of_instance(view: &View, instance: ContainerInstanceId) -> Firewall {
     let mut firewall = Firewall::default();
@@ -27,7 +25,7 @@ pub fn of_instance(view: &View, instance: ContainerInstanceId) -> Firewall {
         firewall.interfaces.insert(own.address, groups);
         let subnet = view.subnets.get(&Subnet::key_of(&interface.scope, &interface.subnet));
         let vpc = subnet.and_then(|subnet| view.vpcs.get(&Vpc::key_of(&interface.scope, &subnet.vpc)));
-        firewall.resolvers.extend(vpc.and_then(|vpc| vpc.cidr.nth(RESOLVER)));
+        firewall.resolvers.extend(vpc.and_then(|vpc| vpc.cidr.nth(dns::RESOLVER)));
     }
     let named = firewall.groups.values().flat_map(|group| group.ingress.iter().chain(&group.egress));
     let named: BTreeSet<String> = named.filter_map(|permission| group_of(permission).cloned()).collect();

@@ -8,10 +8,15 @@ use crate::remote::connector::Identity;
 use crate::server::{self, Server};
 use longshore_agent::network;
 use longshore_agent::runtime::supervisor::Containerd;
+use longshore_control::Context;
 use longshore_control::context::CommitError;
 use longshore_engine::lifecycle;
-use longshore_model::task::{LastStatus, Stop, StopCode};
+use longshore_model::Record;
+use longshore_model::change::Key;
+use longshore_model::task::{DesiredStatus, LastStatus, Stop, StopCode, Task};
 use longshore_model::vpc::Cidr;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 pub async fn run(args: DownArgs) -> Outcome {
@@ -66,29 +71,36 @@ async fn stop_all_tasks(server: &Server) -> Outcome {
     let context = &server.control.context;
     let mut changes = context.store.follow();
     let why = Stop { code: StopCode::UserInitiated, reason: "Task stopped by longshore down".to_owned() };
-    let tasks: Vec<_> = context.view().tasks.iter().filter(|task| task.holds_resources()).cloned().collect();
-    if !tasks.is_empty() {
-        eprintln!("stopping {} tasks", tasks.len());
+    // Services start no tasks in the place of those that are stopped; one may be about to.
+    context.leads.store(false, Ordering::Relaxed);
+    let count = context.view().tasks.iter().filter(|task| task.holds_resources()).count();
+    if count > 0 {
+        eprintln!("stopping {count} tasks");
     }
-    for task in tasks {
-        let key = task.reference().key();
-        context
-            .commit::<_, CommitError, _>(|snapshot, transaction| {
-                let present = snapshot.view.tasks.get(&key);
-                if let Some(next) = present.and_then(|task| lifecycle::stop(task, why.clone(), context.now()))
-                {
-                    lifecycle::write(&snapshot.view, &next, transaction);
-                }
-                Ok(())
-            })
-            .await?;
-    }
-    while context.view().tasks.iter().any(|task| task.last_status != LastStatus::Stopped) {
+    loop {
+        let to_run = |task: &&Arc<Task>| task.desired_status == DesiredStatus::Running;
+        let tasks: Vec<Key> = context.view().tasks.iter().filter(to_run).map(|task| task.key()).collect();
+        for key in tasks {
+            stop_task(context, &key, &why).await?;
+        }
+        if context.view().tasks.iter().all(|task| task.last_status == LastStatus::Stopped) {
+            return Ok(());
+        }
         if changes.next().await.is_none() {
             return Err("the store closed while tasks were being stopped".into());
         }
     }
-    Ok(())
+}
+
+async fn stop_task(context: &Context, key: &Key, why: &Stop) -> Result<(), CommitError> {
+    let commit = context.commit::<_, CommitError, _>(|snapshot, transaction| {
+        let present = snapshot.view.tasks.get(key);
+        if let Some(next) = present.and_then(|task| lifecycle::stop(task, why.clone(), context.now())) {
+            lifecycle::write(&snapshot.view, &next, transaction);
+        }
+        Ok(())
+    });
+    commit.await
 }
 
 async fn remove(data_dir: &DataDir, vpc_cidr: Cidr) -> Outcome {

@@ -3,10 +3,13 @@
 use crate::change::{Key, Version};
 use crate::container_instance::ContainerInstance;
 use crate::record::Record;
+use crate::resources::Resources;
 use crate::scope::Scope;
 use crate::task::Task;
+use crate::task_definition::Protocol;
 use crate::time::Timestamp;
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeSet;
 
 /// One change of one resource, to be told once.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -26,8 +29,29 @@ pub struct Event {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Subject {
     Task(Box<Task>),
-    ContainerInstance(Box<ContainerInstance>),
+    ContainerInstance(Box<InstanceState>),
     Service(Box<ServiceAction>),
+}
+
+/// A container instance, and what its tasks had of it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct InstanceState {
+    #[serde(flatten)]
+    pub instance: ContainerInstance,
+    #[serde(default)]
+    pub used: Resources,
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub held_ports: BTreeSet<(Protocol, u16)>,
+    /// How often what its tasks have of it had changed, this time too.
+    #[serde(default)]
+    pub placements: u64,
+}
+
+impl InstanceState {
+    /// Counts what the instance is told of.
+    pub fn version(&self) -> u64 {
+        self.instance.version + self.placements
+    }
 }
 
 /// What a service or a deployment of it has come to.
@@ -90,7 +114,7 @@ impl Subject {
     pub fn scope(&self) -> Option<&Scope> {
         match self {
             Self::Task(task) => Some(&task.scope),
-            Self::ContainerInstance(instance) => instance.membership().map(|member| &member.scope),
+            Self::ContainerInstance(state) => state.instance.membership().map(|member| &member.scope),
             Self::Service(action) => Some(&action.scope),
         }
     }

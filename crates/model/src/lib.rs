@@ -3,6 +3,7 @@
 
 pub mod arn;
 pub mod capacity_provider;
+pub mod certificate;
 pub mod change;
 pub mod cluster;
 pub mod container_instance;

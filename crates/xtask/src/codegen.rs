@@ -23,6 +23,20 @@ struct Service {
 
 const SERVICES: &[Service] = &[
     Service {
+        name: "acm",
+        violations: "Listed(\"ValidationException\")",
+        operations: &[
+            "AddTagsToCertificate",
+            "DeleteCertificate",
+            "DescribeCertificate",
+            "GetCertificate",
+            "ImportCertificate",
+            "ListCertificates",
+            "ListTagsForCertificate",
+            "RemoveTagsFromCertificate",
+        ],
+    },
+    Service {
         name: "ec2",
         violations: "Ec2",
         operations: &[

@@ -4,9 +4,10 @@
 //! Invariant: the packet filter is the record of which port leads where. A new process reads it and goes on; a port whose
 //! task is gone leads nowhere.
 
+use super::conntrack::Flow;
 use super::error::Error;
 use super::rules::nft;
-use super::{Eni, ServerId, rules};
+use super::{Eni, ServerId, conntrack, namespace, rules};
 use longshore_model::id::stable_hash;
 use longshore_model::task::HostPort;
 use longshore_model::task_definition::Protocol;
@@ -84,32 +85,59 @@ impl Bridge {
             ports.iter().map(leads).filter(|port| !present.contains(port)).collect();
         let same = |a: &Published, b: &Published| (a.protocol, a.host_port) == (b.protocol, b.host_port);
         let (before, new): (Vec<_>, Vec<_>) =
-            missing.iter().partition(|port| present.iter().any(|other| same(other, port)));
-        if self.namespace.is_none() {
-            new.into_iter().try_for_each(check_free)?;
+            missing.iter().copied().partition(|port| present.iter().any(|other| same(other, port)));
+        if !new.is_empty() {
+            let check = move || new.iter().try_for_each(check_free);
+            namespace::within(self.namespace.as_deref(), check).await?;
         }
         let taken_over: Vec<Published> =
             present.iter().filter(|port| before.iter().any(|other| same(other, port))).copied().collect();
         // In one transaction: at no time does the port lead nowhere.
         let script = self.lines("delete", &taken_over) + &self.lines("add", &missing);
-        self.change("publish ports", &script).await
+        self.change("publish ports", &script).await?;
+        self.end_flows(missing, Some(address)).await;
+        Ok(())
     }
 
     /// Ends what leads to the address.
     pub async fn withdraw(&self, address: Ipv4Addr) -> Result<(), Error> {
         let _alone = self.changing.lock().await;
-        let present = self.published().await?;
-        let to_it: Vec<Published> = present.into_iter().filter(|port| port.address == address).collect();
-        self.change("withdraw ports", &self.lines("delete", &to_it)).await
+        self.end(|port| port.address == address).await
     }
 
     /// Ends what leads to addresses that no task has.
     pub async fn keep_only(&self, addresses: &BTreeSet<Ipv4Addr>) -> Result<(), Error> {
         let _alone = self.changing.lock().await;
-        let present = self.published().await?;
-        let stale: Vec<Published> =
-            present.into_iter().filter(|port| !addresses.contains(&port.address)).collect();
-        self.change("withdraw ports", &self.lines("delete", &stale)).await
+        self.end(|port| !addresses.contains(&port.address)).await
+    }
+
+    async fn end(&self, which: impl Fn(&Published) -> bool) -> Result<(), Error> {
+        let ended: Vec<Published> = self.published().await?.into_iter().filter(which).collect();
+        self.change("withdraw ports", &self.lines("delete", &ended)).await?;
+        self.end_flows(ended, None).await;
+        Ok(())
+    }
+
+    /// Ends the flows by these ports that do not go to `target`: a client that keeps sending datagrams from one port
+    /// would keep its flow to a task that is gone, or to nobody, for ever.
+    async fn end_flows(&self, ports: Vec<Published>, target: Option<Ipv4Addr>) {
+        if ports.is_empty() {
+            return;
+        }
+        let block = self.block;
+        let stale = move |flow: &Flow| {
+            let by = |port: &Published| (port.protocol, port.host_port) == (flow.protocol, flow.port);
+            let elsewhere = target != Some(flow.answered_by);
+            elsewhere
+                && ports.iter().any(by)
+                && (block.contains(flow.answered_by) || flow.answered_by == flow.to && is_own(flow.to))
+        };
+        let ended = namespace::within(self.namespace.as_deref(), move || conntrack::end(stale)).await;
+        if let Err(error) = ended {
+            // The ports are as they should be; only who was sending before may be sending to nobody.
+            let error = &error as &dyn std::error::Error;
+            tracing::warn!(error, "flows by ports that lead elsewhere now could not be ended");
+        }
     }
 
     async fn change(&self, attempt: &'static str, script: &str) -> Result<(), Error> {
@@ -208,7 +236,12 @@ fn map_of(protocol: Protocol) -> &'static str {
     }
 }
 
-/// A port that a program of the machine listens on is not taken from it.
+/// Whether it is an address of the calling thread's namespace.
+fn is_own(address: Ipv4Addr) -> bool {
+    UdpSocket::bind((address, 0)).is_ok()
+}
+
+/// A port that a program of the calling thread's namespace listens on is not taken from it.
 fn check_free(port: &Published) -> Result<(), Error> {
     let at = (Ipv4Addr::UNSPECIFIED, port.host_port);
     let bound = match port.protocol {

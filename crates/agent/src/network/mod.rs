@@ -10,6 +10,7 @@
 //! The subnets' routers answer on an interface of the machine, which is also where its own packets to tasks come from.
 
 mod bridge;
+mod conntrack;
 mod down;
 mod error;
 pub mod files;
@@ -396,12 +397,9 @@ impl Network {
         let near = &self.near.netlink;
         near.set_neighbour(veth, address, MacAddress::of(address)).await?;
         near.set_route(To::address(address), Hop::Interface(veth), Some(bridge.source)).await?;
-        if self.near.is_machine {
-            // What the machine sends to its own loopback may leave by this link, where a port leads to the task.
-            let name = near.name_of(veth).await?;
-            namespace::sysctl(&format!("net/ipv4/conf/{name}/route_localnet"), "1")?;
-        }
-        Ok(())
+        // What the instance sends to its own loopback may leave by this link, where a port leads to the task.
+        let setting = format!("net/ipv4/conf/{}/route_localnet", near.name_of(veth).await?);
+        namespace::within(self.instance_namespace(), move || namespace::sysctl(&setting, "1")).await
     }
 
     /// Makes the address lead to the task, from everywhere.

@@ -63,13 +63,28 @@ pub async fn open(path: &Path) -> Result<Option<Namespace>, Error> {
     if !is_pinned(path)? {
         return Ok(None);
     }
-    let path = path.to_owned();
-    let namespace = on_thread(move || {
-        let file = File::open(&path).attempt(|| format!("open {}", path.display()))?;
-        setns(&file, CloneFlags::CLONE_NEWNET).attempt(|| format!("enter {}", path.display()))?;
+    let pinned = path.to_owned();
+    let namespace = within(Some(path), move || {
+        let file = File::open(&pinned).attempt(|| format!("open {}", pinned.display()))?;
         Ok(Namespace { file, netlink: Netlink::open_here()? })
     });
     namespace.await.map(Some)
+}
+
+/// Does `work` in the namespace pinned at `path`; `None` is the process's own.
+pub async fn within<T: Send + 'static>(
+    path: Option<&Path>,
+    work: impl FnOnce() -> Result<T, Error> + Send + 'static,
+) -> Result<T, Error> {
+    let path = path.map(Path::to_owned);
+    let inside = on_thread(move || {
+        if let Some(path) = path {
+            let file = File::open(&path).attempt(|| format!("open {}", path.display()))?;
+            setns(&file, CloneFlags::CLONE_NEWNET).attempt(|| format!("enter {}", path.display()))?;
+        }
+        work()
+    });
+    inside.await
 }
 
 /// Keeps the namespace under a file of that name until [`unpin`], whatever becomes of this process.

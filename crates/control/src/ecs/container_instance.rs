@@ -14,7 +14,10 @@ use crate::api::Call;
 use longshore_ecs as ecs;
 use longshore_engine::{View, lifecycle};
 use longshore_model::cluster::Cluster;
-use longshore_model::container_instance::{Capacity, ContainerInstance, Membership, Status, arn_of};
+use longshore_model::container_instance::{
+    Capacity, ContainerInstance, Membership, Placements, Status, arn_of,
+};
+use longshore_model::event::InstanceState;
 use longshore_model::task::{LastStatus, Stop, StopCode, Task};
 use longshore_model::task_definition::Protocol;
 use longshore_model::{Resources, Transaction};
@@ -222,28 +225,39 @@ fn with_status(instance: &ContainerInstance, status: Status) -> ContainerInstanc
     next
 }
 
+/// As it is now.
 pub fn render(view: &View, instance: &ContainerInstance, with_tags: bool) -> ecs::ContainerInstance {
+    let tasks = view.tasks_on(instance.id);
+    let ports = tasks.flat_map(|task| task.host_ports.iter().map(|port| (port.protocol, port.host_port)));
+    let placements = view.placements.get(&Placements::key_of(instance.id));
+    let state = InstanceState {
+        instance: instance.clone(),
+        used: view.used_on(instance.id),
+        held_ports: ports.collect(),
+        placements: placements.map_or(0, |counted| counted.count),
+    };
+    render_as(view, &state, with_tags)
+}
+
+/// As it was, but for how many tasks it runs.
+pub fn render_as(view: &View, state: &InstanceState, with_tags: bool) -> ecs::ContainerInstance {
+    let InstanceState { instance, used, held_ports, .. } = state;
     let member = instance.membership();
     let counts = counts(view, instance);
-    let used = view.used_on(instance.id);
-    let task_ports = || {
-        let tasks = view.tasks_on(instance.id);
-        tasks.flat_map(|task| task.host_ports.iter().map(|port| (port.protocol, port.host_port)))
-    };
     let reserved: Vec<(Protocol, u16)> = instance.ports.reserved.clone();
-    let taken: Vec<(Protocol, u16)> = reserved.iter().copied().chain(task_ports()).collect();
+    let taken: Vec<(Protocol, u16)> = reserved.iter().chain(held_ports).copied().collect();
     ecs::ContainerInstance {
         container_instance_arn: instance.arn(),
         ec2_instance_id: member.and_then(|member| member.ec2_instance_id.clone()),
         capacity_provider_name: None,
-        version: i64::try_from(instance.version).ok(),
+        version: i64::try_from(state.version()).ok(),
         version_info: Some(ecs::VersionInfo {
             agent_version: Some(instance.agent.agent.clone()),
             agent_hash: None,
             docker_version: Some(instance.agent.runtime.clone()),
         }),
         registered_resources: Some(resources(instance, instance.resources, &reserved)),
-        remaining_resources: Some(resources(instance, instance.resources.minus(used), &taken)),
+        remaining_resources: Some(resources(instance, instance.resources.minus(*used), &taken)),
         status: member.map(|member| member.status.as_str().to_owned()),
         status_reason: None,
         agent_connected: Some(instance.agent_connected),

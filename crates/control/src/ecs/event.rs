@@ -3,8 +3,7 @@
 
 use super::{container_instance, task};
 use longshore_engine::View;
-use longshore_model::container_instance::ContainerInstance;
-use longshore_model::event::{Event, ServiceAction, Subject};
+use longshore_model::event::{Event, InstanceState, ServiceAction, Subject};
 use longshore_model::task::Task;
 use longshore_model::{arn, cluster};
 use longshore_wire::{Encode, Timestamp, Value};
@@ -30,8 +29,8 @@ const OF_AN_INSTANCE: [&str; 10] = [
 pub fn render(view: &View, event: &Event) -> Json {
     let (kind, arn, mut detail) = match &event.subject {
         Subject::Task(task) => ("ECS Task State Change", Some(task.arn()), of_task(view, task)),
-        Subject::ContainerInstance(instance) => {
-            ("ECS Container Instance State Change", instance.arn(), of_instance(view, instance))
+        Subject::ContainerInstance(state) => {
+            ("ECS Container Instance State Change", state.instance.arn(), of_instance(view, state))
         }
         Subject::Service(action) => {
             let kind = if action.deployment.is_some() {
@@ -85,11 +84,11 @@ fn of_service(action: &ServiceAction) -> Map<String, Json> {
     detail
 }
 
-fn of_instance(view: &View, instance: &ContainerInstance) -> Map<String, Json> {
-    let shown = members(container_instance::render(view, instance, false));
+fn of_instance(view: &View, state: &InstanceState) -> Map<String, Json> {
+    let shown = members(container_instance::render_as(view, state, false));
     let mut detail: Map<String, Json> =
         shown.into_iter().filter(|(name, _)| OF_AN_INSTANCE.contains(&name.as_str())).collect();
-    let cluster = instance.membership().map(|member| cluster::arn_of(&member.scope, &member.cluster));
+    let cluster = state.instance.membership().map(|member| cluster::arn_of(&member.scope, &member.cluster));
     detail.insert("clusterArn".to_owned(), json!(cluster));
     detail
 }

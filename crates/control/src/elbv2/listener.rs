@@ -2,7 +2,7 @@
 //! <https://docs.aws.amazon.com/elasticloadbalancing/latest/APIReference/API_CreateListener.html>.
 
 use super::page::page;
-use super::{action, invalid, port, reference, refuse, tag};
+use super::{action, certificate, invalid, port, reference, refuse, security, tag};
 use crate::api::Call;
 use crate::context::RandomIds;
 use crate::refuse::Given;
@@ -32,12 +32,8 @@ pub async fn create(
         ssl_policy,
         tags,
     } = request;
-    refuse(&[
-        ("AlpnPolicy", alpn_policy.given()),
-        ("Certificates", certificates.given()),
-        ("MutualAuthentication", mutual_authentication.is_some()),
-        ("SslPolicy", ssl_policy.given()),
-    ])?;
+    refuse(&[("AlpnPolicy", alpn_policy.given())])?;
+    let security = security::parse(certificates, ssl_policy, mutual_authentication)?;
     let actions = action::parse(default_actions)?;
     let protocol = protocol.map(parse_protocol).transpose()?;
     let given_port = given_port.ok_or_else(|| invalid("A listener port must be specified"))?;
@@ -49,7 +45,7 @@ pub async fn create(
         let load_balancer = reference::load_balancer(view, call.scope(), &arn)?;
         check_protocol(load_balancer, protocol)?;
         let resolved = action::resolve(view, load_balancer, protocol, &actions)?;
-        let made = Listener {
+        let mut made = Listener {
             scope: call.scope().clone(),
             load_balancer: load_balancer.path(),
             id: new_id(&mut RandomIds),
@@ -63,6 +59,7 @@ pub async fn create(
             tags: tags.clone(),
             created_at: call.context.now(),
         };
+        let certificate = security::apply(view, &security, &mut made)?;
         let arns = action::arns(view, call.scope());
         if let Some(present) = view.listeners.get(&made.key()).filter(|present| is_same(present, &made)) {
             return Ok(render(load_balancer, present, &arns));
@@ -72,6 +69,7 @@ pub async fn create(
         transaction.create(&made);
         // So that of two that use up what is left the second is refused, and nothing it needs is deleted meanwhile.
         transaction.update(&**load_balancer);
+        certificate.iter().for_each(|certificate| transaction.update(&***certificate));
         resolved.groups.iter().for_each(|group| transaction.update(&***group));
         Ok(render(load_balancer, &made, &arns))
     });
@@ -87,8 +85,6 @@ fn is_same(present: &Listener, made: &Listener) -> bool {
 fn parse_protocol(given: elb::ProtocolEnum) -> Result<Protocol, Fault> {
     use elb::ProtocolEnum as Given;
     refuse(&[
-        ("Protocol=HTTPS", given == Given::Https),
-        ("Protocol=TLS", given == Given::Tls),
         ("Protocol=GENEVE", given == Given::Geneve),
         ("Protocol=QUIC", given == Given::Quic),
         ("Protocol=TCP_QUIC", given == Given::TcpQuic),
@@ -150,12 +146,8 @@ pub async fn modify(
         protocol,
         ssl_policy,
     } = request;
-    refuse(&[
-        ("AlpnPolicy", alpn_policy.given()),
-        ("Certificates", certificates.given()),
-        ("MutualAuthentication", mutual_authentication.is_some()),
-        ("SslPolicy", ssl_policy.given()),
-    ])?;
+    refuse(&[("AlpnPolicy", alpn_policy.given())])?;
+    let security = security::parse(certificates, ssl_policy, mutual_authentication)?;
     let actions = default_actions.filter(|actions| !actions.is_empty()).map(action::parse).transpose()?;
     let protocol = protocol.map(parse_protocol).transpose()?;
     let port = given_port.map(port).transpose()?;
@@ -166,6 +158,9 @@ pub async fn modify(
         next.port = port.unwrap_or(present.port);
         next.protocol = protocol.unwrap_or(present.protocol);
         check_protocol(load_balancer, next.protocol)?;
+        // So that it is not deleted meanwhile.
+        let certificate = security::apply(view, &security, &mut next)?;
+        certificate.iter().for_each(|certificate| transaction.update(&***certificate));
         if let Some(actions) = &actions {
             let resolved = action::resolve(view, load_balancer, next.protocol, actions)?;
             next.default_actions = resolved.actions;
@@ -269,11 +264,14 @@ fn named<'a>(view: &'a View, scope: &Scope, arns: &[String]) -> Result<Vec<Found
 fn render(load_balancer: &LoadBalancer, listener: &Listener, arns: &action::Arns) -> elb::Listener {
     let actions = action::render(&listener.default_actions, &listener.action_orders, arns);
     elb::Listener {
+        certificates: listener.certificates.first().map(|arn| vec![certificate::render(arn, None)]),
         default_actions: Some(actions),
         listener_arn: Some(listener.arn()),
         load_balancer_arn: Some(load_balancer.arn()),
         port: Some(listener.port.into()),
         protocol: Some(protocol_name(listener.protocol)),
+        mutual_authentication: (listener.protocol == Protocol::Https).then(security::no_client_certificates),
+        ssl_policy: listener.ssl_policy.clone(),
         ..elb::Listener::default()
     }
 }

@@ -2,12 +2,14 @@
 
 mod action;
 mod attribute;
+mod certificate;
 mod condition;
 mod listener;
 mod load_balancer;
 mod page;
 mod reference;
 mod rule;
+mod security;
 mod tag;
 mod target;
 mod target_group;
@@ -49,6 +51,10 @@ pub fn routes() -> Routes {
         .on::<op::ModifyTargetGroupAttributes, _, _, _>(attribute::modify_of_target_group)
         .on::<op::DescribeListenerAttributes, _, _, _>(attribute::describe_of_listener)
         .on::<op::ModifyListenerAttributes, _, _, _>(attribute::modify_of_listener)
+        .on::<op::AddListenerCertificates, _, _, _>(certificate::add)
+        .on::<op::RemoveListenerCertificates, _, _, _>(certificate::remove)
+        .on::<op::DescribeListenerCertificates, _, _, _>(certificate::describe)
+        .on::<op::DescribeSSLPolicies, _, _, _>(security::describe_policies)
         .on::<op::AddTags, _, _, _>(tag::add)
         .on::<op::RemoveTags, _, _, _>(tag::remove)
         .on::<op::DescribeTags, _, _, _>(tag::describe)

@@ -67,6 +67,28 @@ pub fn strip(headers: &mut HeaderMap, keeps_upgrade: bool) {
     }
 }
 
+/// HTTP/2 may send a cookie's parts as headers of their own, which HTTP/1.1 has in one (RFC 9113, 8.2.3).
+pub fn join_cookies(headers: &mut HeaderMap) {
+    let parts: Vec<&[u8]> = headers.get_all(header::COOKIE).iter().map(HeaderValue::as_bytes).collect();
+    if parts.len() > 1
+        && let Ok(joined) = HeaderValue::from_bytes(&parts.join(&b"; "[..]))
+    {
+        headers.insert(header::COOKIE, joined);
+    }
+}
+
+/// Has the host's header say the listener's port, where it is not the one that is meant when none is said.
+pub fn name_port(headers: &mut HeaderMap, port: u16) {
+    let host = headers.get(header::HOST).and_then(|host| host.to_str().ok());
+    let is_bare = |host: &&str| !host.rsplit(']').next().unwrap_or_default().contains(':');
+    if !matches!(port, 80 | 443)
+        && let Some(host) = host.filter(is_bare)
+        && let Ok(named) = HeaderValue::from_str(&format!("{host}:{port}"))
+    {
+        headers.insert(header::HOST, named);
+    }
+}
+
 /// Takes away headers that programs read in different ways.
 pub fn drop_invalid(headers: &mut HeaderMap) {
     let is_plain =
@@ -150,6 +172,31 @@ mod tests {
         ]);
         strip(&mut given, false);
         assert_eq!(shown(&given), ["accept: */*", "te: trailers"]);
+    }
+
+    #[test]
+    fn a_host_has_the_port_of_its_listener() {
+        for (host, port, expected) in [
+            ("example.com", 8080, "example.com:8080"),
+            ("example.com", 443, "example.com"),
+            ("example.com:81", 8080, "example.com:81"),
+            ("[::1]", 8080, "[::1]:8080"),
+            ("[::1]:9", 8080, "[::1]:9"),
+        ] {
+            let mut given = headers(&[("host", host)]);
+            name_port(&mut given, port);
+            assert_eq!(given["host"], expected);
+        }
+    }
+
+    #[test]
+    fn parts_of_a_cookie_are_joined() {
+        let mut given = HeaderMap::new();
+        for part in ["a=1", "b=2"] {
+            given.append("cookie", HeaderValue::from_static(part));
+        }
+        join_cookies(&mut given);
+        assert_eq!(shown(&given), ["cookie: a=1; b=2"]);
     }
 
     #[test]

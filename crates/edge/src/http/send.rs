@@ -2,29 +2,26 @@
 
 use crate::group::Group;
 use crate::peer::{Busy, Peer, Sender};
+use crate::target;
 use http::{Request, Response, StatusCode};
 use hyper::body::Incoming;
-use hyper::client::conn::http1;
-use hyper_util::rt::TokioIo;
 use longshore_model::Timestamp;
 use std::io;
-use std::net::{Ipv4Addr, SocketAddrV4};
+use std::net::Ipv4Addr;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::net::{TcpSocket, TcpStream};
 use tokio::time::timeout;
 
 /// How long a target may take to accept a connection.
 const CONNECT: Duration = Duration::from_secs(10);
 /// How many targets are tried that cannot be connected to.
 const TRIES: usize = 3;
-/// What the head of an answer may take.
-const HEAD: usize = 64 * 1024;
 
 /// A target's answer, and the connection that it came by.
 pub struct Sent {
     pub response: Response<Incoming>,
-    pub sender: Sender,
+    /// To be kept when the answer has come; none of one that others use too.
+    pub sender: Option<Sender>,
     pub busy: Busy,
 }
 
@@ -57,14 +54,14 @@ pub async fn send(group: &Group, mut request: Request<Incoming>, asking: Asking)
         let peer = Arc::clone(busy.peer());
         while let Some(mut sender) = peer.take_idle().await {
             match ask(&mut sender, request, limit).await {
-                Tried::Answered(response) => return Ok(Sent { response, sender, busy }),
+                Tried::Answered(response) => return Ok(Sent { response, sender: kept(sender), busy }),
                 Tried::Failed(status) => return Err(status),
                 Tried::Unsent(back) => request = back,
             }
         }
-        match timeout(CONNECT, open(own, peer.address)).await {
+        match timeout(CONNECT, open(own, &peer)).await {
             Ok(Ok(mut sender)) => match ask(&mut sender, request, limit).await {
-                Tried::Answered(response) => return Ok(Sent { response, sender, busy }),
+                Tried::Answered(response) => return Ok(Sent { response, sender: kept(sender), busy }),
                 Tried::Failed(status) => return Err(status),
                 Tried::Unsent(back) => {
                     request = back;
@@ -83,7 +80,7 @@ pub async fn send(group: &Group, mut request: Request<Incoming>, asking: Asking)
 }
 
 async fn ask(sender: &mut Sender, request: Request<Incoming>, limit: Duration) -> Tried {
-    match timeout(limit, sender.try_send_request(request)).await {
+    match timeout(limit, sender.send(request)).await {
         Ok(Ok(response)) => Tried::Answered(response),
         Ok(Err(mut error)) => match error.take_message() {
             Some(request) => Tried::Unsent(request),
@@ -93,23 +90,14 @@ async fn ask(sender: &mut Sender, request: Request<Incoming>, limit: Duration) -
     }
 }
 
-async fn open(own: Ipv4Addr, target: SocketAddrV4) -> io::Result<Sender> {
-    let stream = connect(own, target).await?;
-    stream.set_nodelay(true)?;
-    let handshake = http1::Builder::new().max_buf_size(HEAD).handshake(TokioIo::new(stream));
-    let (mut sender, connection) = handshake.await.map_err(io::Error::other)?;
-    tokio::spawn(async move {
-        if let Err(error) = connection.with_upgrades().await {
-            tracing::debug!(error = &error as &dyn std::error::Error, %target, "a connection broke");
-        }
-    });
-    sender.ready().await.map_err(io::Error::other)?;
-    Ok(sender)
+/// The one of its own that a request had; what is shared is kept already.
+fn kept(sender: Sender) -> Option<Sender> {
+    matches!(sender, Sender::Http1(_)).then_some(sender)
 }
 
-/// From one of the load balancer's addresses, which is what the security groups of targets know.
-pub async fn connect(own: Ipv4Addr, target: SocketAddrV4) -> io::Result<TcpStream> {
-    let socket = TcpSocket::new_v4()?;
-    socket.bind(SocketAddrV4::new(own, 0).into())?;
-    socket.connect(target.into()).await
+async fn open(own: Ipv4Addr, peer: &Peer) -> io::Result<Sender> {
+    let stream = target::connect(own, peer.address).await?;
+    let sender = Sender::begin(stream, peer.speech).await?;
+    peer.share(&sender);
+    Ok(sender)
 }

@@ -7,27 +7,34 @@ use super::headers::{self, ForwardedFor, Origin};
 use super::send::{self, Asking, Sent};
 use super::{sticky, tunnel};
 use crate::group::Group;
+use crate::listening::Ends;
+use crate::tls;
 use arc_swap::ArcSwap;
 use http::header::HOST;
 use http::uri::{PathAndQuery, Uri};
-use http::{Request, Response, StatusCode, Version};
+use http::{Method, Request, Response, StatusCode, Version};
 use hyper::body::Incoming;
-use hyper::server::conn::http1;
+use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
-use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use longshore_engine::elb::{choice, routing};
 use longshore_model::Timestamp;
 use longshore_model::elb::{Condition, FixedResponse, ForwardGroup, Redirect};
+use rustls::ServerConfig;
 use std::convert::Infallible;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
+
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::sync::watch;
 
 /// What one request's line and headers may take, as on AWS.
 const HEAD: usize = 64 * 1024;
+/// Requests at a time on one connection of HTTP/2, as on AWS.
+const STREAMS: u32 = 128;
 
 /// A listener as its connections meet it.
 pub struct Door {
@@ -41,6 +48,8 @@ pub struct Door {
 pub struct Routes {
     pub port: u16,
     pub protocol: &'static str,
+    /// `None` where clients speak without it.
+    pub tls: Option<Arc<ServerConfig>>,
     /// How long a target may take to answer, and a client to ask.
     pub idle: Duration,
     /// How long a connection may last.
@@ -48,6 +57,8 @@ pub struct Routes {
     pub forwarded_for: ForwardedFor,
     /// Whether headers go whose names are not letters, digits and hyphens.
     pub drop_invalid: bool,
+    /// Whether targets see the host as the client wrote it.
+    pub preserve_host: bool,
     /// The lowest number first.
     pub rules: Vec<Route>,
     pub default: Course,
@@ -78,20 +89,32 @@ impl Routes {
     }
 }
 
-/// The two ends of a connection.
-#[derive(Clone, Copy, Debug)]
-pub struct Ends {
-    pub client: IpAddr,
-    /// The load balancer's address that it was made to; targets are asked from there.
-    pub own: Ipv4Addr,
-}
-
 /// Until the connection ends; when the listener does or it has lasted for long, after the answer that is under way.
 pub async fn serve(door: Arc<Door>, stream: TcpStream, ends: Ends, mut stop: watch::Receiver<bool>) {
     let (idle, keep_alive) = {
         let routes = door.routes.load();
         (routes.idle, routes.keep_alive)
     };
+    let told = async {
+        // Where nobody can say so any more, it is so.
+        let _ = tokio::time::timeout(keep_alive, stop.wait_for(|stop| *stop)).await;
+    };
+    let config = door.routes.load().tls.clone();
+    let Some(config) = config else { return speak_http1(door, stream, ends, idle, told).await };
+    let Some(stream) = tls::from_client(stream, &config, ends.client).await else { return };
+    match stream.get_ref().1.alpn_protocol() == Some(b"h2") {
+        true => speak_http2(door, stream, ends, told).await,
+        false => speak_http1(door, stream, ends, idle, told).await,
+    }
+}
+
+async fn speak_http1(
+    door: Arc<Door>,
+    stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    ends: Ends,
+    idle: Duration,
+    told: impl Future<Output = ()>,
+) {
     let service = service_fn(move |request| {
         let door = Arc::clone(&door);
         async move { Ok::<_, Infallible>(answer(&door, request, ends).await) }
@@ -100,10 +123,6 @@ pub async fn serve(door: Arc<Door>, stream: TcpStream, ends: Ends, mut stop: wat
     builder.timer(TokioTimer::new()).header_read_timeout(idle).max_buf_size(HEAD);
     let connection = builder.serve_connection(TokioIo::new(stream), service).with_upgrades();
     let mut connection = std::pin::pin!(connection);
-    let told = async {
-        // Where nobody can say so any more, it is so.
-        let _ = tokio::time::timeout(keep_alive, stop.wait_for(|stop| *stop)).await;
-    };
     let ended = tokio::select! {
         ended = connection.as_mut() => ended,
         () = told => {
@@ -112,8 +131,38 @@ pub async fn serve(door: Arc<Door>, stream: TcpStream, ends: Ends, mut stop: wat
         }
     };
     if let Err(error) = ended {
-        tracing::debug!(error = &error as &dyn std::error::Error, client = %ends.client, "a connection broke");
+        broke(&error, ends);
     }
+}
+
+async fn speak_http2(
+    door: Arc<Door>,
+    stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    ends: Ends,
+    told: impl Future<Output = ()>,
+) {
+    let service = service_fn(move |request| {
+        let door = Arc::clone(&door);
+        async move { Ok::<_, Infallible>(answer(&door, request, ends).await) }
+    });
+    let mut builder = http2::Builder::new(TokioExecutor::new());
+    builder.timer(TokioTimer::new()).max_header_list_size(HEAD as u32).max_concurrent_streams(STREAMS);
+    let connection = builder.serve_connection(TokioIo::new(stream), service);
+    let mut connection = std::pin::pin!(connection);
+    let ended = tokio::select! {
+        ended = connection.as_mut() => ended,
+        () = told => {
+            connection.as_mut().graceful_shutdown();
+            connection.await
+        }
+    };
+    if let Err(error) = ended {
+        broke(&error, ends);
+    }
+}
+
+fn broke(error: &(dyn std::error::Error + 'static), ends: Ends) {
+    tracing::debug!(error, client = %ends.client, "a connection broke");
 }
 
 async fn answer(door: &Door, request: Request<Incoming>, ends: Ends) -> Response<Payload> {
@@ -158,16 +207,21 @@ async fn forward(
     ends: Ends,
     now: Timestamp,
 ) -> Response<Payload> {
-    let upgrades = headers::is_upgrade(request.headers());
+    let speech = group.speech();
+    let upgrades = !speech.http2 && headers::is_upgrade(request.headers());
     let client = upgrades.then(|| hyper::upgrade::on(&mut request));
     let keeping = group.keeping();
     let wish = keeping.as_ref().and_then(|keeping| keeping.wish(request.headers(), now));
     let origin = Origin { client: ends.client, port: routes.port, protocol: routes.protocol };
     headers::strip(request.headers_mut(), upgrades);
+    if !routes.preserve_host {
+        headers::name_port(request.headers_mut(), routes.port);
+    }
     if routes.drop_invalid {
         headers::drop_invalid(request.headers_mut());
     }
     headers::forward(request.headers_mut(), origin, routes.forwarded_for, now);
+    speech.phrase(&mut request);
     let asking = Asking { own: ends.own, limit: routes.idle, wish, now };
     let Sent { response, sender, busy } = match send::send(group, request, asking).await {
         Ok(sent) => sent,
@@ -189,22 +243,29 @@ async fn forward(
 /// The target's answer as the client gets it.
 fn pass(
     response: Response<Incoming>,
-    sender: crate::peer::Sender,
+    sender: Option<crate::peer::Sender>,
     busy: crate::peer::Busy,
 ) -> Response<Payload> {
     let (mut head, body) = response.into_parts();
     headers::strip(&mut head.headers, false);
     head.version = Version::HTTP_11;
-    Response::from_parts(head, Payload::Passed(super::body::Passed::new(body, Some(sender), busy)))
+    Response::from_parts(head, Payload::Passed(super::body::Passed::new(body, sender, busy)))
 }
 
-/// The request as targets are asked: the path alone, and the host in its header. `None` for one without a host.
+/// The request as targets are asked: the path alone, and the host in its header. `None` for one without a host, and for one
+/// that asks for a tunnel.
 fn normalized(mut request: Request<Incoming>) -> Option<Request<Incoming>> {
+    if request.method() == Method::CONNECT {
+        return None;
+    }
     if let Some(authority) = request.uri().authority() {
         let host = authority.as_str().parse().ok()?;
         request.headers_mut().insert(HOST, host);
         let path = request.uri().path_and_query().cloned();
         *request.uri_mut() = Uri::from(path.unwrap_or(PathAndQuery::from_static("/")));
+    }
+    if request.version() == Version::HTTP_2 {
+        headers::join_cookies(request.headers_mut());
     }
     *request.version_mut() = Version::HTTP_11;
     request.headers().contains_key(HOST).then_some(request)

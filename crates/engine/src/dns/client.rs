@@ -9,7 +9,7 @@ use std::net::Ipv4Addr;
 use std::sync::Arc;
 
 /// The place of the resolver in a VPC's block.
-const RESOLVER: u64 = 2;
+pub const RESOLVER: u64 = 2;
 
 /// The address of a VPC's resolver; `None` where it has none.
 pub fn resolver_of(vpc: &Vpc) -> Option<Ipv4Addr> {

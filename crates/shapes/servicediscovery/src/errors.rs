@@ -47,9 +47,7 @@ impl Error {
 
     /// The HTTP status.
     pub fn status(&self) -> u16 {
-        match self {
-            _ => 400,
-        }
+        400
     }
 
     /// Whether the request was wrong, rather than the server.

@@ -151,6 +151,18 @@ fn rust_type(model: &Model, shape: &str) -> Result<String, String> {
     })
 }
 
+/// The same for a file that imports nothing.
+fn path_of_type(model: &Model, shape: &str) -> Result<String, String> {
+    Ok(match &model.shape(shape)?.kind {
+        Kind::Structure(_) | Kind::Enumeration(_) => format!("crate::types::{}", names::type_name(shape)),
+        Kind::List { of, .. } => format!("Vec<{}>", path_of_type(model, of)?),
+        Kind::Map { of, .. } => {
+            format!("std::collections::BTreeMap<String, {}>", path_of_type(model, of)?)
+        }
+        _ => rust_type(model, shape)?,
+    })
+}
+
 pub fn operations(plan: &Plan<'_>) -> String {
     let mut text = header("The served operations as types.");
     text.push_str("use crate::{schemas, types};\n\nlongshore_wire::operations! {\n    crate::SERVICE;\n");
@@ -230,9 +242,7 @@ pub fn errors(plan: &Plan<'_>) -> String {
         let name = names::type_name(error);
         let extra: String = extra_members(model, error)
             .filter_map(|member| {
-                let of =
-                    rust_type(model, &member.shape).ok()?.replace("BTreeMap", "std::collections::BTreeMap");
-                let of = if is_named(model, &member.shape) { format!("crate::types::{of}") } else { of };
+                let of = path_of_type(model, &member.shape).ok()?;
                 Some(format!(", {}: Option<{of}>", names::field_name(&member.name)))
             })
             .collect();
@@ -251,14 +261,19 @@ pub fn errors(plan: &Plan<'_>) -> String {
             code.unwrap_or_else(|| (*error).to_owned())
         );
     }
-    text.push_str("        }\n    }\n\n    /// The HTTP status.\n    pub fn status(&self) -> u16 {\n        match self {\n");
+    text.push_str("        }\n    }\n\n    /// The HTTP status.\n    pub fn status(&self) -> u16 {\n");
+    let mut others = String::new();
     for error in &plan.errors {
         let status = traits(model, error).map_or(400, |traits| traits.status);
         if status != 400 {
-            let _ = writeln!(text, "            Self::{} {{ .. }} => {status},", names::type_name(error));
+            let _ = writeln!(others, "            Self::{} {{ .. }} => {status},", names::type_name(error));
         }
     }
-    text.push_str("            _ => 400,\n        }\n    }\n\n    /// Whether the request was wrong, rather than the server.\n");
+    let _ = match others.is_empty() {
+        true => writeln!(text, "        400"),
+        false => writeln!(text, "        match self {{\n{others}            _ => 400,\n        }}"),
+    };
+    text.push_str("    }\n\n    /// Whether the request was wrong, rather than the server.\n");
     text.push_str("    pub fn is_sender(&self) -> bool {\n        ");
     let servers: Vec<_> = plan
         .errors
@@ -321,13 +336,6 @@ fn extra_members<'a>(model: &'a Model, error: &str) -> impl Iterator<Item = &'a 
 
 fn traits<'a>(model: &'a Model, error: &str) -> Option<&'a super::model::ErrorTraits> {
     model.shapes.get(error).and_then(|shape| shape.error.as_ref())
-}
-
-fn is_named(model: &Model, shape: &str) -> bool {
-    matches!(
-        model.shapes.get(shape).map(|shape| &shape.kind),
-        Some(Kind::Structure(_) | Kind::Enumeration(_))
-    )
 }
 
 fn input_schema(shape: Option<&str>) -> String {

@@ -1,12 +1,8 @@
 //! What clients of an application load balancer see, over real sockets.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
-
-mod common;
-
+use crate::common::{Edge, Server, forward, group, listener, row, rule, target};
+use ::http::{Request, StatusCode, header};
 use bytes::Bytes;
-use common::{Edge, Server, forward, group, listener, row, rule, target};
-use http::{Request, StatusCode, header};
 use http_body_util::Full;
 use longshore_model::Timestamp;
 use longshore_model::elb::{Action, Condition, FixedResponse, HealthState, Redirect, Target, TargetHealth};
@@ -269,7 +265,7 @@ async fn nonsense_is_refused_and_hurts_nobody() {
     assert_eq!(edge.client().await.send(request).await.status, StatusCode::SERVICE_UNAVAILABLE);
 }
 
-fn cookies(answer: &common::Answer) -> String {
+fn cookies(answer: &crate::common::Answer) -> String {
     let set = answer.headers.get_all(header::SET_COOKIE).iter();
     set.filter_map(|value| value.to_str().unwrap().split(';').next()).collect::<Vec<_>>().join("; ")
 }

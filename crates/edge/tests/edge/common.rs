@@ -1,8 +1,8 @@
 //! An edge on loopback addresses of its own, told what a test says, and targets that answer with their names.
 
+use ::http::{Request, Response, StatusCode, header};
 use async_trait::async_trait;
 use bytes::Bytes;
-use http::{Request, Response, StatusCode, header};
 use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
@@ -70,6 +70,14 @@ pub fn row(record: &impl Record) -> Row {
 impl Edge {
     /// With a load balancer whose listener sends to the group `web`.
     pub async fn start(attributes: &[(&str, &str)]) -> Self {
+        let edge = Self::bare();
+        let balancer = edge.balancer(attributes);
+        edge.everything(vec![row(&balancer), row(&group("web", &[])), row(&listener("web"))]).await;
+        edge
+    }
+
+    /// With nothing to do yet.
+    pub fn bare() -> Self {
         let (to_edge, from_control) = mpsc::channel(16);
         let (to_control, from_edge) = mpsc::channel(16);
         let now = Arc::new(AtomicI64::new(1_700_000_000_000));
@@ -77,14 +85,14 @@ impl Edge {
         let clock = move || Timestamp(read.load(Ordering::Relaxed));
         let config = Config { machine: Arc::new(Anything), clock: Arc::new(clock) };
         tokio::spawn(longshore_edge::run(config, Link { from_control, to_control }));
-        let edge = Self { address: address(), to_edge, from_edge, seen: Vec::new(), now };
-        let balancer = edge.balancer(attributes);
-        edge.tell(ToEdge::Everything(vec![row(&balancer), row(&group("web", &[])), row(&listener("web"))]))
-            .await;
-        edge
+        Self { address: address(), to_edge, from_edge, seen: Vec::new(), now }
     }
 
-    fn balancer(&self, attributes: &[(&str, &str)]) -> LoadBalancer {
+    pub async fn everything(&self, rows: Vec<Row>) {
+        self.tell(ToEdge::Everything(rows)).await;
+    }
+
+    pub fn balancer(&self, attributes: &[(&str, &str)]) -> LoadBalancer {
         LoadBalancer {
             scope: scope(),
             name: "alb".to_owned(),
@@ -180,7 +188,7 @@ pub struct Client(pub hyper::client::conn::http1::SendRequest<Full<Bytes>>);
 #[derive(Debug)]
 pub struct Answer {
     pub status: StatusCode,
-    pub headers: http::HeaderMap,
+    pub headers: ::http::HeaderMap,
     pub body: String,
 }
 
