@@ -144,10 +144,9 @@ def test_names_follow_the_tasks_of_a_service(cloud, cluster, name, namespace, di
         until(f"{count} tasks have the name", lambda count=count: addresses(count) == found(cloud, host))
     (record,) = ask(resolver(cloud), host).answers
     assert (record.kind, record.ttl) == ("A", 7)
-    # One that ends by itself is found no more, before its successor is.
     (task,) = tasks(cloud, cluster)
     cloud.ecs.stop_task(cluster=cluster, task=task["taskArn"])
-    assert address(task) not in found(cloud, host)
+    until("one that is stopped is found no more", lambda: address(task) not in found(cloud, host))
     until("another one is found", lambda: found(cloud, host))
     clear(cloud, cluster)
     assert ask(resolver(cloud), host).code == "NXDOMAIN"

@@ -113,7 +113,9 @@ resource "aws_lb_listener_rule" "green" {
     }
   }
 }
+# Without a priority the provider takes the next above those that are there.
 resource "aws_lb_listener_rule" "redirect" {
+  depends_on   = [aws_lb_listener_rule.green, aws_lb_listener_rule.fixed]
   listener_arn = aws_lb_listener.app.arn
   action {
     type = "redirect"

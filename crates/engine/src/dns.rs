@@ -108,7 +108,7 @@ pub fn answer(view: &View, vpcs: &[Arc<Vpc>], question: &Question, chance: u64) 
 fn look_up(view: &View, vpcs: &[Arc<Vpc>], question: &Question, chance: u64) -> Option<Known> {
     zone::look_up(view, vpcs, question, chance)
         .or_else(|| of_load_balancer(view, question))
-        .or_else(|| address::look_up(vpcs, question))
+        .or_else(|| address::look_up(view, vpcs, question))
 }
 
 /// Load balancers have names that everybody may ask for.

@@ -1,7 +1,7 @@
 //! The few netlink requests that networks need, on one socket that stays in the namespace it was opened in.
 
 use super::error::{Attempt, Error, IntoIo};
-use futures::TryStreamExt;
+use futures::{Stream, TryStreamExt};
 use longshore_model::vpc::{Cidr, MacAddress};
 use rtnetlink::packet_route::AddressFamily;
 use rtnetlink::packet_route::address::{AddressAttribute, AddressFlags, AddressMessage};
@@ -18,6 +18,7 @@ use std::fs::File;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr};
 use std::os::fd::AsRawFd;
+use std::time::Duration;
 
 /// Marks routes as ours in `ip route` (`proto 76`).
 pub const PROTOCOL: RouteProtocol = RouteProtocol::Other(76);
@@ -25,8 +26,14 @@ pub const PROTOCOL: RouteProtocol = RouteProtocol::Other(76);
 /// The near end of every pair: each has just two ends, so that all of them can have the same.
 pub const NEAR_MAC: MacAddress = MacAddress([0x02, 0x4c, 0, 0, 0, 1]);
 
+/// A list is read within milliseconds.
+const MOST_TRIES: u32 = 100;
+const WHILE_BUSY: Duration = Duration::from_millis(10);
+
 pub struct Netlink {
     handle: Handle,
+    /// Held while a list is asked for: the kernel makes one at a time for a socket.
+    listing: tokio::sync::Mutex<()>,
     connection: tokio::task::AbortHandle,
 }
 
@@ -99,11 +106,12 @@ impl Netlink {
     pub fn open_here() -> Result<Self, Error> {
         let (connection, handle, _) =
             rtnetlink::new_connection().attempt(|| "open a netlink socket".to_owned())?;
-        Ok(Self { handle, connection: tokio::spawn(connection).abort_handle() })
+        let connection = tokio::spawn(connection).abort_handle();
+        Ok(Self { handle, listing: tokio::sync::Mutex::default(), connection })
     }
 
     pub async fn links(&self) -> Result<Vec<Link>, Error> {
-        let found: Result<Vec<_>, _> = self.handle.link().get().execute().map_ok(link).try_collect().await;
+        let found = self.list(|| self.handle.link().get().execute(), |found| Some(link(found))).await;
         found.attempt(|| "list interfaces".to_owned())
     }
 
@@ -124,17 +132,34 @@ impl Netlink {
     }
 
     pub async fn addresses(&self) -> Result<Vec<Address>, Error> {
-        let found = self.handle.address().get().execute();
-        let found: Result<Vec<_>, _> = found.try_filter_map(async |m| Ok(address(m))).try_collect().await;
+        let found = self.list(|| self.handle.address().get().execute(), address).await;
         found.attempt(|| "list addresses".to_owned())
     }
 
     pub async fn routes(&self) -> Result<Vec<Route>, Error> {
         let mut ask = RouteMessageBuilder::<Ipv4Addr>::new().build();
         ask.header.table = 0;
-        let found = self.handle.route().get(ask).execute();
-        let found: Result<Vec<_>, _> = found.try_filter_map(async |m| Ok(route(m))).try_collect().await;
+        let found = self.list(|| self.handle.route().get(ask.clone()).execute(), route).await;
         found.attempt(|| "list routes".to_owned())
+    }
+
+    /// One list at a time; and the kernel may still be busy with one whose asker has left.
+    async fn list<M, T, S>(&self, ask: impl Fn() -> S, read: impl Fn(M) -> Option<T>) -> io::Result<Vec<T>>
+    where
+        S: Stream<Item = Result<M, rtnetlink::Error>>,
+    {
+        let _alone = self.listing.lock().await;
+        let mut tries = 1;
+        loop {
+            let found: Result<Vec<M>, _> = ask().try_collect().await;
+            match found.map_err(IntoIo::into_io) {
+                Err(error) if Errno::from_io_error(&error) == Some(Errno::BUSY) && tries < MOST_TRIES => {
+                    tries += 1;
+                    tokio::time::sleep(WHILE_BUSY).await;
+                }
+                found => return Ok(found?.into_iter().filter_map(read).collect()),
+            }
+        }
     }
 
     /// A pair of interfaces: `near` here and in that group, `far` in the other namespace, where it is found by its name.
@@ -337,4 +362,24 @@ fn absent_is_fine(result: io::Result<()>) -> io::Result<()> {
 fn is_absent(error: &io::Error) -> bool {
     let absent = [Errno::NODEV, Errno::SRCH, Errno::NOENT, Errno::NXIO];
     Errno::from_io_error(error).is_some_and(|errno| absent.contains(&errno))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn many_ask_for_lists_at_once_and_some_leave() {
+        let netlink = Netlink::open_here().unwrap();
+        let expected = netlink.links().await.unwrap();
+        for _ in 0..50 {
+            // Asked, and left before the answer.
+            let left = tokio::time::timeout(Duration::ZERO, netlink.links());
+            let lists = futures::future::try_join_all((0..4).map(|_| netlink.links()));
+            let others = futures::future::try_join(netlink.addresses(), netlink.routes());
+            let (_, lists, others) = tokio::join!(left, lists, others);
+            assert!(lists.unwrap().iter().all(|list| list.len() >= expected.len().min(1)));
+            others.unwrap();
+        }
+    }
 }

@@ -1,6 +1,8 @@
 //! The names that follow from addresses, such as `ip-172-31-1-2.ec2.internal`, and back.
 
-use super::{Data, Kind, Known, Question, Record, TTL, soa};
+use super::{Data, Kind, Known, Question, Record, TTL, client, soa};
+use crate::view::View;
+use longshore_model::Record as _;
 use longshore_model::vpc::Vpc;
 use std::net::Ipv4Addr;
 use std::sync::Arc;
@@ -19,10 +21,10 @@ pub fn private_name(address: Ipv4Addr, region: &str) -> String {
     format!("ip-{dashed}.{}", private_domain(region))
 }
 
-pub fn look_up(vpcs: &[Arc<Vpc>], question: &Question) -> Option<Known> {
+pub fn look_up(view: &View, vpcs: &[Arc<Vpc>], question: &Question) -> Option<Known> {
     let name = question.name.to_ascii_lowercase();
     match name.strip_suffix(".in-addr.arpa") {
-        Some(reversed) => backward(vpcs, question, reversed),
+        Some(reversed) => backward(view, vpcs, question, reversed),
         None => forward(vpcs, question, &name),
     }
 }
@@ -54,9 +56,13 @@ fn parse(host: &str) -> Option<Ipv4Addr> {
     (host == format!("ip-{}", address.to_string().replace('.', "-"))).then_some(address)
 }
 
-fn backward(vpcs: &[Arc<Vpc>], question: &Question, reversed: &str) -> Option<Known> {
+/// Where VPCs share a block, the name is that of the VPC in which something has the address.
+fn backward(view: &View, vpcs: &[Arc<Vpc>], question: &Question, reversed: &str) -> Option<Known> {
     let address: Ipv4Addr = reversed.split('.').rev().collect::<Vec<_>>().join(".").parse().ok()?;
-    let vpc = vpcs.iter().find(|vpc| vpc.cidr.contains(address))?;
+    let holder = client::vpc_of(view, address);
+    let contains = |vpc: &&Arc<Vpc>| vpc.cidr.contains(address);
+    let holds = |vpc: &&Arc<Vpc>| holder.is_some_and(|holder| holder.key() == vpc.key());
+    let vpc = vpcs.iter().filter(contains).find(holds).or_else(|| vpcs.iter().find(contains))?;
     let name = private_name(address, &vpc.scope.region);
     let record = Record { name: question.name.clone(), ttl: TTL, data: Data::Ptr(name) };
     let answers = if matches!(question.kind, Kind::Ptr | Kind::Any) { vec![record] } else { Vec::new() };

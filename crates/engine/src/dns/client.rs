@@ -26,12 +26,19 @@ pub fn resolvers(view: &View) -> BTreeSet<Ipv4Addr> {
 
 /// The VPCs that a client at `source` is in when it asks at `asked`; none where it is to get no answer.
 pub fn vpcs_of(view: &View, source: Ipv4Addr, asked: Ipv4Addr) -> Vec<Arc<Vpc>> {
-    match view.network_interfaces.get(&NetworkInterface::key_of(default_vpc::NETWORK, source)) {
-        Some(interface) => {
-            let subnet = view.subnets.get(&Subnet::key_of(&interface.scope, &interface.subnet));
-            let vpc = subnet.and_then(|subnet| view.vpcs.get(&Vpc::key_of(&subnet.scope, &subnet.vpc)));
-            vpc.filter(|vpc| vpc.dns_support).cloned().into_iter().collect()
-        }
+    match interface_at(view, source) {
+        Some(_) => vpc_of(view, source).filter(|vpc| vpc.dns_support).cloned().into_iter().collect(),
         None => view.vpcs.iter().filter(|vpc| resolver_of(vpc) == Some(asked)).cloned().collect(),
     }
+}
+
+/// The VPC in which a network interface has this address.
+pub fn vpc_of(view: &View, address: Ipv4Addr) -> Option<&Arc<Vpc>> {
+    let interface = interface_at(view, address)?;
+    let subnet = view.subnets.get(&Subnet::key_of(&interface.scope, &interface.subnet))?;
+    view.vpcs.get(&Vpc::key_of(&subnet.scope, &subnet.vpc))
+}
+
+fn interface_at(view: &View, address: Ipv4Addr) -> Option<&Arc<NetworkInterface>> {
+    view.network_interfaces.get(&NetworkInterface::key_of(default_vpc::NETWORK, address))
 }

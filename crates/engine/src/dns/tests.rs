@@ -8,7 +8,7 @@ use longshore_model::discovery::{
 };
 use longshore_model::elb::{LoadBalancerType, LoadBalancerZone, Scheme};
 use longshore_model::vpc::{Holder, NetworkInterface, Subnet};
-use longshore_model::{Tags, Timestamp, Transaction, Version};
+use longshore_model::{Scope, Tags, Timestamp, Transaction, Version};
 use proptest::prelude::*;
 use std::collections::BTreeSet;
 
@@ -296,6 +296,27 @@ fn names_follow_from_the_addresses_of_the_vpc() {
         private_name(Ipv4Addr::new(10, 0, 0, 1), "eu-west-1"),
         "ip-10-0-0-1.eu-west-1.compute.internal"
     );
+}
+
+#[test]
+fn an_address_of_several_vpcs_has_the_name_of_the_one_that_uses_it() {
+    let mut world = World::new();
+    let second = world.vpcs("vpc-2").remove(0);
+    let elsewhere = Scope { region: "eu-west-1".into(), ..scope() };
+    world.put(&Vpc { id: "vpc-0".to_owned(), scope: elsewhere, ..(*second).clone() });
+    world.interface("subnet-2", "10.0.1.9");
+    let name_of = |world: &World, reversed: &str, vpcs: &[Arc<Vpc>]| {
+        let question = Question { name: format!("{reversed}.in-addr.arpa"), kind: Kind::Ptr };
+        written(&answer(&world.view, vpcs, &question, 7))
+    };
+    let mut vpcs = [world.vpcs("vpc-0"), world.vpcs("vpc-2")].concat();
+    for _ in 0..2 {
+        let found = "found: 9.1.0.10.in-addr.arpa 60 PTR ip-10-0-1-9.ec2.internal";
+        assert_eq!(name_of(&world, "9.1.0.10", &vpcs), found);
+        vpcs.reverse();
+    }
+    let unused = "found: 8.1.0.10.in-addr.arpa 60 PTR ip-10-0-1-8.eu-west-1.compute.internal";
+    assert_eq!(name_of(&world, "8.1.0.10", &vpcs), unused);
 }
 
 #[test]
