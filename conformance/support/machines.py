@@ -1,6 +1,7 @@
 """Many machines on this one: control planes, and agents in network namespaces that one bridge joins."""
 
 import contextlib
+import http.client
 import json
 import os
 import random
@@ -121,12 +122,14 @@ class Etcd:
     def _answers(self):
         if self.process.poll() is not None:
             raise Failed(f"etcd ended with status {self.process.returncode}")
-        health = subprocess.run(
-            ["etcdctl", "--endpoints", self.url, "endpoint", "health"],
-            capture_output=True,
-            env=clean_environment() | {"ETCDCTL_API": "3"},
-        )
-        return health.returncode == 0
+        connection = http.client.HTTPConnection("127.0.0.1", int(self.url.rpartition(":")[2]), timeout=5)
+        try:
+            connection.request("GET", "/health")
+            return json.loads(connection.getresponse().read())["health"] == "true"
+        except OSError:
+            return False
+        finally:
+            connection.close()
 
     @contextlib.contextmanager
     def frozen(self):
