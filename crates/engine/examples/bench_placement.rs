@@ -14,7 +14,7 @@ use longshore_model::id::IdSource;
 use longshore_model::placement::{BinpackField, PlacementConstraint, PlacementStrategy, SpreadField};
 use longshore_model::record::encode;
 use longshore_model::service::{GROUP, Service};
-use longshore_model::task::{HostPort, LastStatus, LaunchType, Overrides, Task};
+use longshore_model::task::{HostPort, LastStatus, LaunchType, Task};
 use longshore_model::task_definition::{self, ContainerDefinition, NetworkMode, PortMapping, TaskDefinition};
 use longshore_model::{ContainerInstanceId, Record, Resources, Scope, Tags, Timestamp, Transaction};
 use std::collections::BTreeSet;
@@ -326,7 +326,7 @@ fn running(
     }
     for container in &mut task.containers {
         container.uuid = ids.uuid();
-        container.runtime_id = Some(format!("{}-0123456789", task.id));
+        container.was_running = true;
         container.image_digest = Some(format!("sha256:{:064x}", ids.next_u128()));
         container.last_status = longshore_model::task::ContainerStatus::Running;
     }
@@ -360,7 +360,7 @@ fn request(definition: &Arc<TaskDefinition>) -> Request {
         cluster: "default".to_owned(),
         definition: Arc::clone(definition),
         count: 1,
-        overrides: Overrides::default(),
+        overrides: None,
         size: SIZE,
         launch_type: LaunchType::Ec2,
         network: None,

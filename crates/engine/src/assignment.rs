@@ -78,25 +78,26 @@ fn network(view: &View, task: &Task, definition: &TaskDefinition) -> Option<Task
 
 /// A task is capped where its definition, or its overrides, give it a size as a whole.
 fn caps(task: &Task, definition: &TaskDefinition) -> Resources {
+    let overrides = task.overrides.as_deref();
     let capped = |defined: Option<u64>, changed: Option<u64>, size| {
         if changed.or(defined).is_some() { size } else { 0 }
     };
     Resources {
-        cpu: capped(definition.cpu, task.overrides.cpu, task.size.cpu),
-        memory: capped(definition.memory, task.overrides.memory, task.size.memory),
+        cpu: capped(definition.cpu, overrides.and_then(|o| o.cpu), task.size.cpu),
+        memory: capped(definition.memory, overrides.and_then(|o| o.memory), task.size.memory),
     }
 }
 
 fn container(task: &Task, definition: &TaskDefinition, container: &ContainerDefinition) -> ContainerSpec {
     let nothing = ContainerOverride::default();
-    let changed = task.overrides.containers.iter().find(|o| o.name == container.name).unwrap_or(&nothing);
+    let changed = task.container_override(&container.name).unwrap_or(&nothing);
     let record = task.containers.iter().find(|c| c.name == container.name);
     ContainerSpec {
         name: container.name.clone(),
         runtime_id: runtime_id(task.id, &container.name),
         image: container.image.clone(),
         essential: container.essential,
-        was_running: record.is_some_and(|c| c.runtime_id.is_some()),
+        was_running: record.is_some_and(|c| c.was_running),
         entry_point: container.entry_point.clone(),
         command: changed.command.clone().or_else(|| container.command.clone()),
         environment: environment(task, container, changed),

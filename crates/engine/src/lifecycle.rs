@@ -110,7 +110,7 @@ pub fn observe(task: &Task, definition: &TaskDefinition, seen: &Observation, now
     next.take_times(seen);
     for container in &mut next.containers {
         if let Some(seen) = seen.containers.iter().find(|seen| seen.name == container.name) {
-            container.take(seen, task);
+            container.take(seen);
         }
     }
     if let Some(why) = reason_to_stop(&next, definition, seen) {
@@ -210,17 +210,15 @@ fn exit_time(seen: &ContainerObservation) -> Option<Timestamp> {
 }
 
 trait Takes {
-    fn take(&mut self, seen: &ContainerObservation, task: &Task);
+    fn take(&mut self, seen: &ContainerObservation);
 }
 
 impl Takes for Container {
-    fn take(&mut self, seen: &ContainerObservation, task: &Task) {
+    fn take(&mut self, seen: &ContainerObservation) {
         if self.image_digest.is_none() {
             self.image_digest.clone_from(&seen.image_digest);
         }
-        if self.runtime_id.is_none() && seen.started_at.is_some() {
-            self.runtime_id = Some(crate::assignment::runtime_id(task.id, &self.name));
-        }
+        self.was_running |= seen.started_at.is_some();
         if self.last_status == ContainerStatus::Stopped {
             return;
         }

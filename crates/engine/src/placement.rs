@@ -33,7 +33,7 @@ pub struct Request {
     pub cluster: String,
     pub definition: Arc<TaskDefinition>,
     pub count: u32,
-    pub overrides: Overrides,
+    pub overrides: Option<Box<Overrides>>,
     pub size: Resources,
     pub launch_type: LaunchType,
     /// Where its network interface may be, in the network mode awsvpc.
@@ -162,9 +162,10 @@ fn candidates<'a>(view: &'a View, request: &'a Request) -> impl Iterator<Item = 
 }
 
 /// What a task takes from its instance: the task's own size, or what its containers ask for.
-pub fn size(overrides: &Overrides, definition: &TaskDefinition) -> Resources {
+pub fn size(overrides: Option<&Overrides>, definition: &TaskDefinition) -> Resources {
     let containers = definition.containers.iter().fold(Resources::default(), |sum, container| {
-        let changed = overrides.containers.iter().find(|changed| changed.name == container.name);
+        let mut changed = overrides.iter().flat_map(|overrides| &overrides.containers);
+        let changed = changed.find(|changed| changed.name == container.name);
         let of = |choose: fn(&ContainerOverride) -> Option<u64>| changed.and_then(choose);
         let reserved = of(|c| c.memory_reservation).or(container.memory_reservation);
         let hard = of(|c| c.memory).or(container.memory);
@@ -174,8 +175,8 @@ pub fn size(overrides: &Overrides, definition: &TaskDefinition) -> Resources {
         })
     });
     Resources {
-        cpu: overrides.cpu.or(definition.cpu).unwrap_or(containers.cpu),
-        memory: overrides.memory.or(definition.memory).unwrap_or(containers.memory),
+        cpu: overrides.and_then(|o| o.cpu).or(definition.cpu).unwrap_or(containers.cpu),
+        memory: overrides.and_then(|o| o.memory).or(definition.memory).unwrap_or(containers.memory),
     }
 }
 
@@ -279,7 +280,7 @@ fn new_task(
         name: definition.name.clone(),
         uuid: ids.uuid(),
         last_status: ContainerStatus::Pending,
-        runtime_id: None,
+        was_running: false,
         image_digest: None,
         exit_code: None,
         reason: None,

@@ -32,7 +32,7 @@ use longshore_model::service::{
     Controller, Deployment, NetworkConfiguration, Obstacle, ObstacleKind, Progress, PropagateTags,
     RolloutState, SchedulingStrategy, Service, ServiceEvent, Status, TaskSet, TaskSetStatus,
 };
-use longshore_model::task::{Overrides, Task, TaskRef};
+use longshore_model::task::{Task, TaskRef};
 use longshore_model::vpc::{SecurityGroup, Subnet};
 use longshore_model::{ContainerInstanceId, Record, Tags, TaskId, Timestamp, Transaction};
 use part::Part;
@@ -162,7 +162,7 @@ pub fn say(
         cluster: cluster.clone(),
         service: name.clone(),
         number: service.events,
-        id: ids.uuid(),
+        id: ids.uuid().to_string(),
         at: now,
         message: message.to_owned(),
     });
@@ -405,8 +405,8 @@ fn request(view: &View, service: &Service, part: &Part<'_>, count: usize) -> Opt
         cluster: service.cluster.clone(),
         definition: definition.clone(),
         count: u32::try_from(count).unwrap_or(u32::MAX),
-        overrides: Overrides::default(),
-        size: placement::size(&Overrides::default(), definition),
+        overrides: None,
+        size: placement::size(None, definition),
         launch_type: part.launch_type,
         network,
         constraints: service.constraints.clone(),

@@ -10,7 +10,7 @@ use longshore_model::container_instance::{
 };
 use longshore_model::id::IdSource;
 use longshore_model::service::Service;
-use longshore_model::task::{LaunchType, Overrides, Task};
+use longshore_model::task::{LaunchType, Task};
 use longshore_model::task_definition::{ContainerDefinition, NetworkMode, Status, TaskDefinition};
 use longshore_model::{Resources, Scope, Tags, Timestamp, Transaction};
 use std::collections::BTreeMap;
@@ -139,8 +139,8 @@ pub fn request(view: &View, count: u32) -> Request {
         cluster: "default".to_owned(),
         definition: Arc::new(definition()),
         count,
-        overrides: Overrides::default(),
-        size: crate::placement::size(&Overrides::default(), &definition()),
+        overrides: None,
+        size: crate::placement::size(None, &definition()),
         launch_type: LaunchType::Fargate,
         network: Some(Network {
             subnets: view.subnets.iter().cloned().collect(),

@@ -2,6 +2,7 @@
 
 use crate::change::{Key, Version};
 use crate::container_instance::ContainerInstance;
+use crate::id::Uuid;
 use crate::record::Record;
 use crate::resources::Resources;
 use crate::scope::Scope;
@@ -14,8 +15,7 @@ use std::collections::BTreeSet;
 /// One change of one resource, to be told once.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Event {
-    /// A UUID.
-    pub id: String,
+    pub id: Uuid,
     pub at: Timestamp,
     /// The version that the change was decided on. Who changes a record has read its last change, so the events of one
     /// resource are in the order of these.

@@ -4,7 +4,7 @@
 
 use crate::arn;
 use crate::change::Key;
-use crate::id::{ContainerInstanceId, TaskId};
+use crate::id::{ContainerInstanceId, TaskId, Uuid};
 use crate::record::Record;
 use crate::resources::Resources;
 use crate::scope::Scope;
@@ -34,8 +34,8 @@ pub struct Task {
     pub last_status: LastStatus,
     /// The task's size after overrides.
     pub size: Resources,
-    #[serde(default)]
-    pub overrides: Overrides,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub overrides: Option<Box<Overrides>>,
     pub container_instance: ContainerInstanceId,
     pub availability_zone: String,
     /// Its network interface, in the network mode awsvpc.
@@ -201,7 +201,7 @@ impl StopCode {
 /// `NetworkInterface` record as long as the task is not STOPPED.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Attachment {
-    pub id: String,
+    pub id: Uuid,
     pub network_interface: String,
     pub network: String,
     pub subnet: String,
@@ -212,11 +212,12 @@ pub struct Attachment {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Container {
     pub name: String,
-    /// The UUID in the container's ARN.
-    pub uuid: String,
+    /// The one in the container's ARN.
+    pub uuid: Uuid,
     pub last_status: ContainerStatus,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub runtime_id: Option<String>,
+    /// Whether it was started, ever.
+    #[serde(default)]
+    pub was_running: bool,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub image_digest: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -337,6 +338,11 @@ impl Task {
 
     pub fn arn(&self) -> String {
         arn::ecs(&self.scope, format_args!("task/{}/{}", self.cluster, self.id))
+    }
+
+    /// What its overrides say of a container.
+    pub fn container_override(&self, container: &str) -> Option<&ContainerOverride> {
+        self.overrides.as_ref()?.containers.iter().find(|changed| changed.name == container)
     }
 
     /// Whether the task holds its place on its instance.

@@ -1,6 +1,7 @@
 //! The VPC part of EC2: VPCs, subnets, security groups and network interfaces.
 
 use crate::change::Key;
+use crate::id::Uuid;
 use crate::record::Record;
 use crate::scope::Scope;
 use crate::tag::Tags;
@@ -97,7 +98,7 @@ pub enum Peer {
 pub struct NetworkInterface {
     pub scope: Scope,
     pub id: String,
-    pub attachment: String,
+    pub attachment: Uuid,
     pub network: String,
     pub subnet: String,
     pub address: Ipv4Addr,

@@ -12,7 +12,7 @@ use longshore_model::container_instance::{
 use longshore_model::control_plane::ControlPlaneId;
 use longshore_model::link::{Hello, Observation};
 use longshore_model::placement::{PlacementConstraint, PlacementStrategy, SpreadField};
-use longshore_model::task::{LaunchType, Overrides, Stop, StopCode};
+use longshore_model::task::{LaunchType, Stop, StopCode};
 use longshore_model::task_definition::{self, ContainerDefinition, NetworkMode, PortMapping, TaskDefinition};
 use longshore_model::vpc::Cidr;
 use longshore_model::{ContainerInstanceId, Record, Resources, Scope, Tags, TaskId, Timestamp, Transaction};
@@ -218,10 +218,10 @@ impl Cluster {
         Request {
             scope: scope(),
             cluster: NAME.to_owned(),
-            size: placement::size(&Overrides::default(), &definition),
+            size: placement::size(None, &definition),
             definition,
             count,
-            overrides: Overrides::default(),
+            overrides: None,
             launch_type: if kind == Kind::Fargate { LaunchType::Fargate } else { LaunchType::Ec2 },
             network: (kind == Kind::Fargate).then(network),
             constraints,

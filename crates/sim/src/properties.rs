@@ -2,6 +2,7 @@
 
 use crate::cluster::{NAME, scope};
 use longshore_engine::View;
+use longshore_engine::assignment::runtime_id;
 use longshore_model::change::{Batch, Key};
 use longshore_model::container_instance::Status;
 use longshore_model::event::{Event, Subject};
@@ -129,7 +130,9 @@ impl Properties {
         let other = self.running.insert(id.to_owned(), instance);
         ensure(other.is_none(), || format!("a container runs twice: {id} on {other:?} and {instance}"))?;
         let recorded = view.task(&scope(), NAME, task).is_some_and(|task| {
-            task.containers.iter().any(|container| container.runtime_id.as_deref() == Some(id))
+            task.containers
+                .iter()
+                .any(|container| container.was_running && runtime_id(task.id, &container.name) == id)
         });
         ensure(!recorded, || format!("a container that was recorded as running is made again: {id}"))
     }

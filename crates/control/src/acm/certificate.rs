@@ -30,7 +30,7 @@ pub async fn import(
     }
     let made = Certificate {
         scope: call.scope().clone(),
-        id: RandomIds.uuid(),
+        id: RandomIds.uuid().to_string(),
         body: text(certificate)?,
         chain: chain.map(text).transpose()?,
         private_key: text(private_key)?,

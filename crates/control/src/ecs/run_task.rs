@@ -70,7 +70,7 @@ pub struct Command {
     pub definition: String,
     pub place: Place,
     pub network: Option<ecs::AwsVpcConfiguration>,
-    pub overrides: Overrides,
+    pub overrides: Option<Box<Overrides>>,
     pub group: Option<String>,
     pub started_by: Option<String>,
     pub client_token: Option<String>,
@@ -140,7 +140,7 @@ impl Command {
                 strategies: strategies(placement_strategy)?,
             },
             network: network_configuration.and_then(|network| network.awsvpc_configuration),
-            overrides: overrides.map(parse_overrides).transpose()?.unwrap_or_default(),
+            overrides: overrides.map(parse_overrides).transpose()?.flatten(),
             group: parse_group(group)?,
             started_by: short("startedBy", started_by, 128)?,
             client_token: short("clientToken", client_token, 64)?,
@@ -154,7 +154,7 @@ impl Command {
     fn resolve(&self, view: &View, scope: &Scope) -> Result<Request, ecs::Error> {
         let cluster = reference::cluster(view, scope, self.cluster.as_deref())?;
         let definition = active_definition(view, scope, &self.definition)?;
-        check_overrides(&self.overrides, &definition)?;
+        check_overrides(self.overrides.as_deref(), &definition)?;
         let mut providers = Vec::new();
         let (count, launch_type, constraints, strategies, instances) = match &self.place {
             Place::Anywhere { count, capacity, platform_named, constraints, strategies } => {
@@ -179,7 +179,7 @@ impl Command {
                 "The task definition and the request have more than 10 placement constraints.",
             ));
         }
-        let size = placement::size(&self.overrides, &definition);
+        let size = placement::size(self.overrides.as_deref(), &definition);
         if launch_type == LaunchType::Fargate {
             fargate_size(size.cpu, size.memory)?;
         }
@@ -412,7 +412,8 @@ pub fn short(field: &str, text: Option<String>, most: usize) -> Result<Option<St
     }
 }
 
-pub fn parse_overrides(given: ecs::TaskOverride) -> Result<Overrides, ecs::Error> {
+/// Nothing where the request overrides nothing.
+pub fn parse_overrides(given: ecs::TaskOverride) -> Result<Option<Box<Overrides>>, ecs::Error> {
     let ecs::TaskOverride {
         container_overrides,
         cpu,
@@ -429,12 +430,13 @@ pub fn parse_overrides(given: ecs::TaskOverride) -> Result<Overrides, ecs::Error
     ])
     .map_err(invalid)?;
     let containers = container_overrides.unwrap_or_default().into_iter().map(container_override);
-    Ok(Overrides {
+    let overrides = Overrides {
         containers: containers.collect::<Result<_, _>>()?,
         cpu: cpu.filter(|cpu| !cpu.is_empty()).map(|cpu| cpu_units(&cpu)).transpose()?,
         memory: memory.filter(|memory| !memory.is_empty()).map(|memory| mebibytes(&memory)).transpose()?,
         execution_role_arn: execution_role_arn.filter(|arn| !arn.is_empty()),
-    })
+    };
+    Ok((overrides != Overrides::default()).then(|| Box::new(overrides)))
 }
 
 fn container_override(given: ecs::ContainerOverride) -> Result<ContainerOverride, ecs::Error> {
@@ -466,9 +468,10 @@ fn container_override(given: ecs::ContainerOverride) -> Result<ContainerOverride
     })
 }
 
-fn check_overrides(overrides: &Overrides, definition: &TaskDefinition) -> Result<(), ecs::Error> {
+fn check_overrides(overrides: Option<&Overrides>, definition: &TaskDefinition) -> Result<(), ecs::Error> {
     let known = |name: &str| definition.containers.iter().any(|container| container.name == name);
-    match overrides.containers.iter().find(|changed| !known(&changed.name)) {
+    let mut changed = overrides.iter().flat_map(|overrides| &overrides.containers);
+    match changed.find(|changed| !known(&changed.name)) {
         None => Ok(()),
         Some(unknown) => Err(invalid(format!(
             "Override for container named {} is not a container in the TaskDefinition.",

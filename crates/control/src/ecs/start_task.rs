@@ -37,7 +37,7 @@ pub async fn start(call: Call, request: ecs::StartTaskRequest) -> Result<ecs::St
         definition: task_definition,
         place: Place::On(container_instances),
         network: network_configuration.and_then(|network| network.awsvpc_configuration),
-        overrides: overrides.map(parse_overrides).transpose()?.unwrap_or_default(),
+        overrides: overrides.map(parse_overrides).transpose()?.flatten(),
         group: parse_group(group)?,
         started_by: short("startedBy", started_by, 128)?,
         client_token: None,

@@ -7,6 +7,7 @@ use longshore_model::discovery::{
     RecordType, RoutingPolicy,
 };
 use longshore_model::elb::{LoadBalancerType, LoadBalancerZone, Scheme};
+use longshore_model::id::Uuid;
 use longshore_model::vpc::{Holder, NetworkInterface, Subnet};
 use longshore_model::{Scope, Tags, Timestamp, Transaction, Version};
 use proptest::prelude::*;
@@ -108,7 +109,7 @@ impl World {
         self.put(&NetworkInterface {
             scope: scope(),
             id: format!("eni-{address}"),
-            attachment: String::new(),
+            attachment: Uuid(1),
             network: crate::default_vpc::NETWORK.to_owned(),
             subnet: subnet.to_owned(),
             address: address.parse().unwrap(),

@@ -5,7 +5,7 @@ use crate::view::View;
 use longshore_model::Tags;
 use longshore_model::cluster::Cluster;
 use longshore_model::container_instance::ContainerInstance;
-use longshore_model::task::{LaunchType, Overrides};
+use longshore_model::task::LaunchType;
 use longshore_model::task_definition::{Compatibility, TaskDefinition};
 use std::sync::Arc;
 
@@ -42,8 +42,8 @@ fn request(cluster: &Cluster, definition: &Arc<TaskDefinition>) -> Request {
         cluster: cluster.name.clone(),
         definition: Arc::clone(definition),
         count: 1,
-        overrides: Overrides::default(),
-        size: placement::size(&Overrides::default(), definition),
+        overrides: None,
+        size: placement::size(None, definition),
         launch_type,
         network: None,
         constraints: Vec::new(),

@@ -4,7 +4,7 @@ use super::super::tag;
 use super::super::task_definition::environment;
 use longshore_ecs as ecs;
 use longshore_engine::View;
-use longshore_engine::assignment::hostname;
+use longshore_engine::assignment::{hostname, runtime_id};
 use longshore_engine::lifecycle;
 use longshore_model::cluster::arn_of;
 use longshore_model::task::{
@@ -83,7 +83,7 @@ fn attachment(t: &Task, network: &Attachment) -> ecs::Attachment {
     let detail =
         |name: &str, value: String| ecs::KeyValuePair { name: Some(name.to_owned()), value: Some(value) };
     ecs::Attachment {
-        id: Some(network.id.clone()),
+        id: Some(network.id.to_string()),
         r#type: Some("ElasticNetworkInterface".to_owned()),
         status: Some(status.to_owned()),
         details: Some(vec![
@@ -125,7 +125,7 @@ fn health(health: Health) -> ecs::HealthStatus {
 
 /// The ports that lead to a container, once it is there to be led to.
 fn network_bindings(t: &Task, c: &Container) -> Vec<ecs::NetworkBinding> {
-    let own = t.host_ports.iter().filter(|port| port.container == c.name && c.runtime_id.is_some());
+    let own = t.host_ports.iter().filter(|port| port.container == c.name && c.was_running);
     let binding = |port: &HostPort| ecs::NetworkBinding {
         bind_ip: Some("0.0.0.0".to_owned()),
         container_port: Some(port.container_port.into()),
@@ -145,7 +145,7 @@ fn transport_protocol(protocol: Protocol) -> ecs::TransportProtocol {
 }
 
 fn container(t: &Task, c: &Container, defined: Option<&ContainerDefinition>) -> ecs::Container {
-    let changed = t.overrides.containers.iter().find(|changed| changed.name == c.name);
+    let changed = t.container_override(&c.name);
     let number = |of_override: fn(&ContainerOverride) -> Option<u64>, of_definition: Option<u64>| {
         changed.and_then(of_override).or(of_definition).map(|number| number.to_string())
     };
@@ -155,7 +155,7 @@ fn container(t: &Task, c: &Container, defined: Option<&ContainerDefinition>) -> 
         name: Some(c.name.clone()),
         image: defined.map(|definition| definition.image.clone()),
         image_digest: c.image_digest.clone(),
-        runtime_id: c.runtime_id.clone(),
+        runtime_id: c.was_running.then(|| runtime_id(t.id, &c.name)),
         last_status: Some(c.last_status.as_str().to_owned()),
         exit_code: c.exit_code,
         reason: c.reason.clone(),
@@ -172,7 +172,7 @@ fn container(t: &Task, c: &Container, defined: Option<&ContainerDefinition>) -> 
 
 fn network_interface(network: &Attachment) -> ecs::NetworkInterface {
     ecs::NetworkInterface {
-        attachment_id: Some(network.id.clone()),
+        attachment_id: Some(network.id.to_string()),
         private_ipv4_address: Some(network.address.to_string()),
         ipv6_address: None,
     }
@@ -180,9 +180,10 @@ fn network_interface(network: &Attachment) -> ecs::NetworkInterface {
 
 /// Every container has an entry, as AWS shows it, whether it was overridden or not.
 fn overrides(t: &Task) -> ecs::TaskOverride {
-    let Overrides { containers, cpu, memory, execution_role_arn } = &t.overrides;
+    let Overrides { containers: _, cpu, memory, execution_role_arn } =
+        t.overrides.as_deref().cloned().unwrap_or_default();
     let one = |c: &Container| {
-        let changed = containers.iter().find(|changed| changed.name == c.name).cloned().unwrap_or_default();
+        let changed = t.container_override(&c.name).cloned().unwrap_or_default();
         let number = |number: Option<u64>| number.and_then(|number| i32::try_from(number).ok());
         ecs::ContainerOverride {
             name: Some(c.name.clone()),
@@ -198,7 +199,7 @@ fn overrides(t: &Task) -> ecs::TaskOverride {
         container_overrides: Some(t.containers.iter().map(one).collect()),
         cpu: cpu.map(|cpu| cpu.to_string()),
         memory: memory.map(|memory| memory.to_string()),
-        execution_role_arn: execution_role_arn.clone(),
+        execution_role_arn,
         inference_accelerator_overrides: Some(Vec::new()),
         ..ecs::TaskOverride::default()
     }
