@@ -95,8 +95,12 @@ def test_both_serve_the_same_records(fleet, name):
     first, second = fleet.clouds
     assert first.exports["AWS_ACCESS_KEY_ID"] == second.exports["AWS_ACCESS_KEY_ID"]
     instances = fleet.instances(first)
-    arns = start(first, define(second, name, "834501"), instances)
-    assert sorted(second.ecs.list_tasks(cluster=CLUSTER)["taskArns"]) == sorted(arns)
+    family = define(second, name, "834501")
+    known = lambda: first.ecs.list_task_definitions(familyPrefix=family)["taskDefinitionArns"]  # noqa: E731
+    until("the other knows the definition", known)
+    arns = start(first, family, instances)
+    listed = lambda: sorted(second.ecs.list_tasks(cluster=CLUSTER)["taskArns"])  # noqa: E731
+    until("the other lists the tasks", lambda: listed() == sorted(arns))
     assert len(find_processes("834501")) == 2
     second.stop_all(CLUSTER)
     assert find_processes("834501") == []

@@ -15,6 +15,7 @@ use longshore_model::Timestamp;
 use longshore_model::container_instance::{AgentVersion, Ports, ZONE};
 use longshore_model::link::Hello;
 use std::io::Write;
+use std::path::Path;
 use std::sync::Arc;
 use tokio::sync::mpsc;
 
@@ -114,7 +115,7 @@ fn hello(identity: &Identity, settings: &Agent) -> Outcome<Hello> {
         cpu_architecture: machine::cpu_architecture(),
         attributes,
         ports: Ports { reserved: settings.reserved_ports.clone(), ..Ports::default() },
-        gpus: Vec::new(),
+        gpus: if settings.gpu_support { machine::gpus(Path::new(machine::GPUS))? } else { Vec::new() },
         agent: AgentVersion { agent: env!("CARGO_PKG_VERSION").to_owned(), runtime: "containerd".to_owned() },
         tags: settings.tags.clone(),
     })

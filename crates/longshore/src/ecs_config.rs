@@ -21,6 +21,8 @@ pub struct EcsConfig {
     pub tags: Tags,
     /// MiB.
     pub reserved_memory: u64,
+    /// Whether tasks may be given the machine's GPUs.
+    pub gpu_support: bool,
     pub reserved_ports: Vec<(Protocol, u16)>,
     pub availability_zone: Option<String>,
     /// Between the stop signal and SIGKILL, for containers whose definitions name none.
@@ -55,6 +57,9 @@ fn parse(text: &str) -> Result<EcsConfig, String> {
             }
             "ECS_RESERVED_MEMORY" => {
                 config.reserved_memory = value.parse().map_err(|_| wrong("a number of MiB"))?;
+            }
+            "ECS_ENABLE_GPU_SUPPORT" => {
+                config.gpu_support = value.parse().map_err(|_| wrong("true or false"))?;
             }
             "ECS_CONTAINER_STOP_TIMEOUT" => {
                 let timeout = duration(value).filter(|timeout| STOP_TIMEOUTS.contains(timeout));
@@ -116,6 +121,7 @@ mod tests {
             ECS_CONTAINER_INSTANCE_TAGS={"team": "payments"}
             ECS_RESERVED_MEMORY=256
             ECS_CONTAINER_STOP_TIMEOUT=1m30s
+            ECS_ENABLE_GPU_SUPPORT=true
             ECS_RESERVED_PORTS=[22, 2376]
             ECS_RESERVED_PORTS_UDP=[53]
             ECS_AVAILABILITY_ZONE="us-east-1b"
@@ -126,6 +132,7 @@ mod tests {
         assert_eq!(read.tags.0.get("team").map(String::as_str), Some("payments"));
         let ports = [(Protocol::Tcp, 22), (Protocol::Tcp, 2376), (Protocol::Udp, 53)];
         assert_eq!((read.reserved_memory, read.reserved_ports), (256, ports.to_vec()));
+        assert!(read.gpu_support);
         assert_eq!(read.stop_timeout, Some(Duration::from_secs(90)));
         assert_eq!(read.availability_zone.as_deref(), Some("us-east-1b"));
         assert_eq!(read.unused, ["ECS_ENABLE_TASK_IAM_ROLE"]);
@@ -138,6 +145,7 @@ mod tests {
             "ECS_RESERVED_MEMORY=much",
             "ECS_RESERVED_PORTS=[70000]",
             "ECS_INSTANCE_ATTRIBUTES={",
+            "ECS_ENABLE_GPU_SUPPORT=perhaps",
             "ECS_CONTAINER_STOP_TIMEOUT=",
             "ECS_CONTAINER_STOP_TIMEOUT=30",
             "ECS_CONTAINER_STOP_TIMEOUT=0s",

@@ -13,8 +13,6 @@ use longshore_model::task_definition::TaskDefinition;
 use longshore_model::{Timestamp, Transaction};
 
 const REPLACED: &str = "The service deployment was stopped because another one was started.";
-const ABORTED: &str = "The service deployment was stopped by a user.";
-const ROLLED_BACK: &str = "The service deployment was rolled back by a user.";
 
 /// What becomes of the service deployment that is under way.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -198,15 +196,65 @@ pub enum Stopped {
     Aborted,
 }
 
+/// Why a deployment is given up.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Cause {
+    /// The circuit breaker counted so many.
+    FailedTasks(u32),
+    /// A lifecycle hook did not succeed; what is said of it.
+    Hook(String),
+    /// A user stopped it, and what runs stays.
+    Aborted,
+    /// A user stopped it, and the service goes back.
+    RolledBack,
+}
+
+impl Cause {
+    fn reason(&self) -> String {
+        match self {
+            Self::FailedTasks(_) => "ECS deployment circuit breaker: tasks failed to start.".to_owned(),
+            Self::Hook(reason) => reason.clone(),
+            Self::Aborted => "The service deployment was stopped by a user.".to_owned(),
+            Self::RolledBack => "The service deployment was rolled back by a user.".to_owned(),
+        }
+    }
+
+    /// As the service's event has it.
+    fn event(&self) -> &'static str {
+        match self {
+            Self::FailedTasks(_) => "tasks failed to start",
+            Self::Hook(_) => "a lifecycle hook did not succeed",
+            Self::Aborted | Self::RolledBack => "it was stopped by a user",
+        }
+    }
+
+    fn failed_tasks(&self) -> Option<u32> {
+        match self {
+            Self::FailedTasks(failed) => Some(*failed),
+            Self::Hook(_) | Self::Aborted | Self::RolledBack => None,
+        }
+    }
+
+    /// What the deployment says that the service goes back to.
+    fn going_back(&self, deployment: &str) -> String {
+        let by = match self {
+            Self::FailedTasks(_) => "ECS deployment circuit breaker",
+            Self::Hook(_) => "ECS deployment lifecycle hook",
+            Self::Aborted | Self::RolledBack => "ECS deployment stopped by a user",
+        };
+        format!("{by}: rolling back to deploymentId {deployment}.")
+    }
+}
+
 /// Stops the deployment under way by a user's wish. `None` when there is nothing to go back to.
 pub fn stop_deployment(service: &Service, how: Stopped, now: Timestamp) -> Option<Plan> {
     let mut plan = Plan::nothing(service);
     let primary = service.primary().filter(|primary| primary.rollout_state == RolloutState::InProgress)?;
     match how {
-        Stopped::Aborted => plan.give_up(ABORTED, "it was stopped by a user", None, None, now),
+        Stopped::Aborted => plan.give_up(&Cause::Aborted, None, now),
         Stopped::RolledBack => {
             let back = service.last_completed.clone().filter(|last| last.id != primary.id)?;
-            plan.give_up(ROLLED_BACK, "it was stopped by a user", None, Some(*back), now);
+            plan.give_up(&Cause::RolledBack, Some(*back), now);
         }
     }
     Some(plan)
@@ -214,27 +262,24 @@ pub fn stop_deployment(service: &Service, how: Stopped, now: Timestamp) -> Optio
 
 impl Plan {
     /// Gives up the PRIMARY deployment, and goes back to another where there is one.
-    pub(super) fn give_up(
-        &mut self,
-        reason: &str,
-        cause: &str,
-        failures: Option<u32>,
-        back: Option<Deployment>,
-        now: Timestamp,
-    ) {
+    pub(super) fn give_up(&mut self, cause: &Cause, back: Option<Deployment>, now: Timestamp) {
         let name = self.next.name.clone();
+        let reason = cause.reason();
         let Some(primary) = self.next.deployments.first_mut() else { return };
         primary.rollout_state = RolloutState::Failed;
-        reason.clone_into(&mut primary.rollout_state_reason);
+        primary.rollout_state_reason.clone_from(&reason);
         primary.updated_at = now;
-        self.said.push(format!("(service {name}) (deployment {}) deployment failed: {cause}.", primary.id));
+        self.said.push(format!(
+            "(service {name}) (deployment {}) deployment failed: {}.",
+            primary.id,
+            cause.event()
+        ));
         let to = back.as_ref().map(|back| back.service_revision.clone());
-        self.ended = Some(Ending::Failed { reason: reason.to_owned(), failures, to });
+        self.ended = Some(Ending::Failed { reason, failures: cause.failed_tasks(), to });
         let Some(mut back) = back else { return };
         self.said.push(format!("(service {name}) rolling back to deployment {}.", back.id));
         back.rollout_state = RolloutState::InProgress;
-        back.rollout_state_reason =
-            format!("ECS deployment circuit breaker: rolling back to deploymentId {}.", back.id);
+        back.rollout_state_reason = cause.going_back(&back.id);
         back.updated_at = now;
         self.next.deployments.retain(|deployment| deployment.id != back.id);
         self.next.deployments.insert(0, back);

@@ -1,6 +1,7 @@
 //! Deployments whose tasks do not start: they are slowed down, and given up where the service says so.
 
 use super::Plan;
+use super::deployment::Cause;
 use super::part::Part;
 use crate::view::{DeploymentTasks, View};
 use longshore_model::service::{Deployment, RolloutState, Service, Status};
@@ -14,7 +15,6 @@ const BREATH: i64 = 1000;
 const LONGEST_BREATH: i64 = 10 * 1000;
 /// After so many rounds of failed starts it is said that the service cannot start its tasks.
 const ROUNDS: u32 = 3;
-const BREAKER: &str = "ECS deployment circuit breaker: tasks failed to start.";
 
 /// Until when nothing is started.
 #[derive(Clone, Copy, Debug)]
@@ -89,6 +89,6 @@ impl Plan {
             return;
         }
         let back = service.last_completed.clone().filter(|last| breaker.rollback && last.id != primary.id);
-        self.give_up(BREAKER, "tasks failed to start", Some(failed), back.map(|last| *last), now);
+        self.give_up(&Cause::FailedTasks(failed), back.map(|last| *last), now);
     }
 }

@@ -6,7 +6,7 @@
 //! Follows <https://docs.aws.amazon.com/AmazonECS/latest/developerguide/blue-green-deployment-how-it-works.html>.
 
 use super::Plan;
-use super::deployment::current;
+use super::deployment::{Cause, current};
 use super::seen::Seen;
 use crate::view::View;
 use longshore_model::id::IdSource;
@@ -180,7 +180,7 @@ impl Plan {
             self.progress = Some(progress);
             let back = self.next.last_completed.clone().map(|last| *last);
             let back = back.filter(|last| self.next.primary().is_none_or(|primary| primary.id != last.id));
-            self.give_up(&reason, "a lifecycle hook did not succeed", None, back, now);
+            self.give_up(&Cause::Hook(reason), back, now);
             return;
         }
         let agreed = progress.hooks.iter().all(|run| !run.status.is_open());

@@ -514,6 +514,8 @@ fn a_user_stops_a_deployment() {
         let mut transaction = Transaction::at(Version(0));
         write(&world.view, &service, &plan, &mut transaction, world.now, &mut world.ids);
         apply(&mut world.view, transaction);
+        let reason = world.service().primary().unwrap().rollout_state_reason.clone();
+        assert!(!reason.contains("circuit breaker") && reason.contains("by a user"), "{reason}");
         world.settle();
         assert_eq!(world.revisions(), [revision; 2]);
         let last = *world.ended().last().unwrap();

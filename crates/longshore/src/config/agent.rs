@@ -72,6 +72,7 @@ pub struct Agent {
     pub tags: Tags,
     /// MiB.
     pub reserved_memory: u64,
+    pub gpu_support: bool,
     /// For containers whose definitions name none.
     pub stop_timeout: Duration,
     pub reserved_ports: Vec<(Protocol, u16)>,
@@ -112,6 +113,7 @@ impl AgentArgs {
             attributes,
             tags: ecs.tags,
             reserved_memory: ecs.reserved_memory,
+            gpu_support: ecs.gpu_support,
             stop_timeout: ecs.stop_timeout.unwrap_or(longshore_agent::agent::STOP_TIMEOUT),
             reserved_ports: ecs.reserved_ports,
             mirrors,
