@@ -87,6 +87,9 @@ def test_a_service_by_terraform(terraform, cloud, name):
     terraform.apply(revision="one", desired=2)
     (service,) = cloud.ecs.describe_services(cluster=name, services=["app"])["services"]
     assert (service["runningCount"], service["desiredCount"]) == (2, 2)
+    assert service["deploymentConfiguration"]["alarms"]["alarmNames"] == [name]
+    (alarm,) = cloud.client("cloudwatch").describe_alarms(AlarmNames=[name])["MetricAlarms"]
+    assert (alarm["Threshold"], alarm["AlarmDescription"]) == (2, "Too many errors")
     assert first_processes(f"{name}-one") == 2
     terraform.apply(revision="two", desired=3)
     (service,) = cloud.ecs.describe_services(cluster=name, services=["app"])["services"]
@@ -97,6 +100,7 @@ def test_a_service_by_terraform(terraform, cloud, name):
     assert first_processes(f"{name}-two") == 0
     (cluster,) = cloud.ecs.describe_clusters(clusters=[name])["clusters"]
     assert cluster["status"] == "INACTIVE"
+    assert cloud.client("cloudwatch").describe_alarms(AlarmNames=[name])["MetricAlarms"] == []
 
 
 def test_a_network_by_terraform(terraform, cloud, name):

@@ -1,4 +1,4 @@
-# A service of two tasks on Fargate, with its cluster and its task definition.
+# A service of two tasks on Fargate, with its cluster, its task definition and an alarm that ends its deployments.
 variable "subnets" { type = list(string) }
 variable "revision" { default = "one" }
 variable "desired" { default = 2 }
@@ -46,5 +46,25 @@ resource "aws_ecs_service" "app" {
     enable   = true
     rollback = true
   }
+  alarms {
+    enable      = true
+    rollback    = true
+    alarm_names = [aws_cloudwatch_metric_alarm.errors.alarm_name]
+  }
   tags = { team = "red" }
+}
+resource "aws_cloudwatch_metric_alarm" "errors" {
+  alarm_name          = var.name
+  alarm_description   = "Too many errors"
+  namespace           = var.name
+  metric_name         = "errors"
+  dimensions          = { Service = "app" }
+  statistic           = "Sum"
+  period              = 60
+  evaluation_periods  = 2
+  datapoints_to_alarm = 1
+  threshold           = var.desired
+  comparison_operator = "GreaterThanOrEqualToThreshold"
+  treat_missing_data  = "notBreaching"
+  tags                = { team = "red" }
 }

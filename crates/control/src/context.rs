@@ -2,6 +2,7 @@
 
 use crate::agents::Links;
 use crate::log_store::LogStore;
+use crate::metric_store::MetricStore;
 use longshore_engine::{View, default_vpc, discovery, events};
 use longshore_model::control_plane::ControlPlaneId;
 use longshore_model::id::IdSource;
@@ -34,6 +35,7 @@ pub struct Config {
 pub struct Context {
     pub store: Arc<Store<View>>,
     pub log_store: LogStore,
+    pub metric_store: MetricStore,
     pub config: Config,
     pub links: Links,
     /// Names this process among the control planes.
@@ -48,21 +50,24 @@ pub struct Context {
 const ATTEMPTS: usize = 64;
 
 impl Context {
-    pub fn new(store: Arc<Store<View>>, log_store: LogStore, config: Config) -> Self {
+    pub fn new(
+        store: Arc<Store<View>>,
+        log_store: LogStore,
+        metric_store: MetricStore,
+        config: Config,
+    ) -> Self {
         let id = ControlPlaneId((RandomIds.next_u128() >> 64) as u64);
         let leads = AtomicBool::new(!config.shared_store);
-        Self { store, log_store, config, links: Links::default(), id, leads, turn: Mutex::new(()) }
+        let links = Links::default();
+        Self { store, log_store, metric_store, config, links, id, leads, turn: Mutex::new(()) }
     }
 
     pub fn view(&self) -> View {
         self.store.snapshot().view
     }
 
-    #[allow(clippy::disallowed_methods, reason = "the shell's one reading of the clock")]
     pub fn now(&self) -> Timestamp {
-        let since_epoch =
-            std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
-        Timestamp(i64::try_from(since_epoch.as_millis()).unwrap_or(i64::MAX))
+        now()
     }
 
     /// Decides on a snapshot and commits; decides again on a newer one when something it read has changed.
@@ -111,6 +116,13 @@ impl Context {
         })
         .await
     }
+}
+
+/// The time by the system's clock.
+#[allow(clippy::disallowed_methods, reason = "the shell's one reading of the clock")]
+pub fn now() -> Timestamp {
+    let since_epoch = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+    Timestamp(i64::try_from(since_epoch.as_millis()).unwrap_or(i64::MAX))
 }
 
 /// Why a decision could not be made durable.

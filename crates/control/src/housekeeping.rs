@@ -44,6 +44,9 @@ async fn round(context: &Context, leads: bool) -> Result<(), CommitError> {
         forget(context, |view| retention::to_forget(view, now, keep, AT_ONCE)).await?;
     }
     crate::logs::apply_retention(context, now).await;
+    if let Err(error) = context.metric_store.apply_retention(now) {
+        tracing::warn!(error = &error as &dyn std::error::Error, "old metrics are kept for longer");
+    }
     Ok(())
 }
 

@@ -3,7 +3,9 @@
 
 pub mod acm;
 pub mod agents;
+pub mod alarms;
 pub mod api;
+pub mod cloudwatch;
 pub mod context;
 pub mod coverage;
 pub mod ec2;
@@ -16,6 +18,7 @@ pub mod housekeeping;
 pub mod liveness;
 pub mod log_store;
 pub mod logs;
+pub mod metric_store;
 pub mod reconcile;
 pub mod refuse;
 pub mod servicediscovery;

@@ -6,7 +6,8 @@
 use longshore_control::api::{Call, Caller, Services};
 use longshore_control::coverage::{self, Refused};
 use longshore_control::log_store::{LogStore, Options};
-use longshore_control::{Config, Context};
+use longshore_control::metric_store::MetricStore;
+use longshore_control::{Config, Context, context};
 use longshore_model::Scope;
 use longshore_store::{Store, memory::Memory};
 use longshore_wire::schema::{Bounds, Kind, Schema};
@@ -38,7 +39,8 @@ async fn refused(services: &Services) -> Refused {
         task_healthy_after: std::time::Duration::ZERO,
         lambda_endpoint: None,
     };
-    let context = Arc::new(Context::new(Arc::new(store), log_store, config));
+    let metric_store = MetricStore::open(&directory.path().join("metrics"), context::now()).unwrap();
+    let context = Arc::new(Context::new(Arc::new(store), log_store, metric_store, config));
     let scope = Scope::new("123456789012", "us-east-1");
     let caller = Caller { scope, access_key: "AKIDEXAMPLE".into(), user: "admin".into() };
     let mut refused = Refused::new();

@@ -5,7 +5,8 @@
 use async_trait::async_trait;
 use longshore_control::agents::{self, Ended, Link};
 use longshore_control::log_store::{LogStore, Options};
-use longshore_control::{Config, Context, liveness};
+use longshore_control::metric_store::MetricStore;
+use longshore_control::{Config, Context, context, liveness};
 use longshore_engine::View;
 use longshore_model::change::{Commit, Version};
 use longshore_model::container_instance::{
@@ -89,7 +90,8 @@ impl ControlPlane {
             task_healthy_after: Duration::ZERO,
             lambda_endpoint: None,
         };
-        let context = Arc::new(Context::new(Arc::new(store), log_store, config));
+        let metric_store = MetricStore::open(&logs.path().join("metrics"), context::now()).unwrap();
+        let context = Arc::new(Context::new(Arc::new(store), log_store, metric_store, config));
         tokio::spawn(liveness::run(Arc::clone(&context)));
         Self { context, wire, _logs: logs }
     }
@@ -129,7 +131,7 @@ impl ControlPlane {
     async fn write(&self, change: impl Fn(&ContainerInstance) -> ContainerInstance) {
         let written = self.context.commit(|snapshot, transaction: &mut Transaction| {
             transaction.update(&change(snapshot.view.container_instance(INSTANCE).unwrap()));
-            Ok::<_, longshore_control::context::CommitError>(())
+            Ok::<_, context::CommitError>(())
         });
         written.await.unwrap();
     }

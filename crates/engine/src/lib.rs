@@ -2,6 +2,7 @@
 //! Invariant: no I/O, no clock, no chance; the same input gives the same output, byte for byte.
 
 pub mod admission;
+pub mod alarms;
 pub mod assignment;
 pub mod capacity_provider;
 pub mod default_vpc;
@@ -13,6 +14,7 @@ pub mod events;
 pub mod firewall;
 pub mod lifecycle;
 pub mod membership;
+pub mod metrics;
 pub mod placement;
 pub mod query;
 pub mod registration;

@@ -6,6 +6,7 @@
 //! Follows <https://docs.aws.amazon.com/AmazonECS/latest/developerguide/deployment-type-ecs.html>.
 
 mod agenda;
+mod alarms;
 mod daemon;
 mod deployment;
 mod failures;
@@ -98,6 +99,7 @@ pub fn reconcile(
     }
     plan.forget_drained(view, now);
     plan.fail_deployment(view, now);
+    plan.heed_alarms(view, now);
     let settled = plan.next.clone();
     let parts = part::parts(view, &settled);
     let mut obstacle = None;

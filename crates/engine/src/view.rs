@@ -19,6 +19,7 @@ pub use shelves::{ATTRIBUTES, Orders, Shelf, Sorting, Values, leading, value};
 
 use demands::Demand;
 use imbl::{OrdMap, OrdSet};
+use longshore_model::alarm::Alarm;
 use longshore_model::certificate::Certificate;
 use longshore_model::change::{Change, Key, Undecodable};
 use longshore_model::cluster::Cluster;
@@ -73,6 +74,7 @@ pub struct View {
     pub discovery_services: Table<DiscoveryService>,
     pub discovery_instances: Table<DiscoveryInstance>,
     pub discovery_operations: Table<Operation>,
+    pub alarms: Table<Alarm>,
     pub certificates: Table<Certificate>,
     pub log_groups: Table<LogGroup>,
     pub client_tokens: Table<ClientToken>,
@@ -442,6 +444,7 @@ impl longshore_model::change::View for View {
             DiscoveryService::TABLE => self.apply_discovery_service(change),
             DiscoveryInstance::TABLE => self.apply_discovery_instance(change),
             Operation::TABLE => self.discovery_operations.apply(change),
+            Alarm::TABLE => self.alarms.apply(change),
             Certificate::TABLE => self.certificates.apply(change),
             ControlPlane::TABLE => self.control_planes.apply(change),
             Authority::TABLE => self.authorities.apply(change),

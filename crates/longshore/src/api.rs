@@ -58,6 +58,7 @@ impl ServerApi {
     async fn reset(&self) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
         self.context.store.reset().await?;
         self.context.log_store.reset().await?;
+        self.context.metric_store.reset()?;
         wait_for_agents(&self.context, &self.instances).await;
         Ok(())
     }

@@ -62,6 +62,10 @@ impl DataDir {
         self.path.join("store")
     }
 
+    pub fn metrics(&self) -> PathBuf {
+        self.path.join("metrics")
+    }
+
     pub fn logs(&self) -> PathBuf {
         self.path.join("logs")
     }

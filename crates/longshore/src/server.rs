@@ -10,7 +10,8 @@ use longshore_agent::network;
 use longshore_agent::runtime::{Runtime, supervisor::Containerd};
 use longshore_control::agents::{self, Link};
 use longshore_control::log_store::{self, LogStore};
-use longshore_control::{Config, Context, RandomIds, housekeeping, liveness, reconcile};
+use longshore_control::metric_store::MetricStore;
+use longshore_control::{Config, Context, RandomIds, alarms, context, housekeeping, liveness, reconcile};
 use longshore_engine::View;
 use longshore_model::container_instance::{AgentVersion, Capacity, Membership, Ports, Status};
 use longshore_model::id::IdSource;
@@ -40,8 +41,12 @@ impl ControlPlane {
         let log_store =
             tokio::task::spawn_blocking(move || LogStore::open(&logs, log_store::Options::default()))
                 .await??;
-        let context = Arc::new(Context::new(store, log_store, config));
+        let metrics = data_dir.metrics();
+        let metric_store =
+            tokio::task::spawn_blocking(move || MetricStore::open(&metrics, context::now())).await??;
+        let context = Arc::new(Context::new(store, log_store, metric_store, config));
         let beside = vec![
+            tokio::spawn(alarms::run(Arc::clone(&context))),
             tokio::spawn(housekeeping::run(Arc::clone(&context))),
             tokio::spawn(liveness::run(Arc::clone(&context))),
             tokio::spawn(reconcile::run(Arc::clone(&context))),

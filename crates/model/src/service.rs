@@ -173,6 +173,16 @@ pub struct DeploymentConfiguration {
     pub bake_time: Option<u32>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub hooks: Vec<Hook>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub alarms: Option<DeploymentAlarms>,
+}
+
+/// The CloudWatch alarms that end a deployment.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DeploymentAlarms {
+    pub names: Vec<String>,
+    pub enable: bool,
+    pub rollback: bool,
 }
 
 impl DeploymentConfiguration {
@@ -189,7 +199,13 @@ impl DeploymentConfiguration {
             strategy: Strategy::Rolling,
             bake_time: None,
             hooks: Vec::new(),
+            alarms: None,
         }
+    }
+
+    /// The alarms, where they are to be listened to.
+    pub fn alarms(&self) -> Option<&DeploymentAlarms> {
+        self.alarms.as_ref().filter(|alarms| alarms.enable)
     }
 
     /// The fewest tasks that stay healthy while others are replaced.
@@ -471,6 +487,12 @@ pub struct ServiceDeployment {
     /// The failed tasks at which the circuit breaker gave it up.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub failures: Option<u32>,
+    /// Alarms that were off already when it began.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub ignored_alarms: Vec<String>,
+    /// Alarms for which it was given up.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub triggered_alarms: Vec<String>,
     /// Of a deployment in stages.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub progress: Option<Progress>,

@@ -29,6 +29,8 @@ pub struct ServiceInfo {
     pub full_name: &'static str,
     pub signing_name: &'static str,
     pub protocol: Protocol,
+    /// The same service in JSON, for requests that name a target, where it speaks that besides.
+    pub json: Option<&'static ServiceInfo>,
     pub api_version: &'static str,
     /// What stands before the dot in `X-Amz-Target`; empty where the protocol has none.
     pub target_prefix: &'static str,

@@ -55,6 +55,7 @@ const fn service(violations: Violations) -> ServiceInfo {
         full_name: "Test",
         signing_name: "test",
         protocol: Protocol::Json11,
+        json: None,
         api_version: "2020-01-01",
         target_prefix: "",
         xml_namespace: "",

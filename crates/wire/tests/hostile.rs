@@ -29,6 +29,7 @@ fn service(protocol: Protocol) -> ServiceInfo {
         full_name: "Test",
         signing_name: "test",
         protocol,
+        json: None,
         api_version: "2020-01-01",
         target_prefix: "",
         xml_namespace: "",

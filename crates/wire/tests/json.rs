@@ -30,6 +30,7 @@ static SERVICE: ServiceInfo = ServiceInfo {
     full_name: "Test",
     signing_name: "test",
     protocol: Protocol::Json11,
+    json: None,
     api_version: "2020-01-01",
     target_prefix: "Test",
     xml_namespace: "",

@@ -37,6 +37,27 @@ const SERVICES: &[Service] = &[
         ],
     },
     Service {
+        name: "cloudwatch",
+        violations: "Listed(\"ValidationError\")",
+        operations: &[
+            "DeleteAlarms",
+            "DescribeAlarmHistory",
+            "DescribeAlarms",
+            "DescribeAlarmsForMetric",
+            "DisableAlarmActions",
+            "EnableAlarmActions",
+            "GetMetricData",
+            "GetMetricStatistics",
+            "ListMetrics",
+            "ListTagsForResource",
+            "PutMetricAlarm",
+            "PutMetricData",
+            "SetAlarmState",
+            "TagResource",
+            "UntagResource",
+        ],
+    },
+    Service {
         name: "ec2",
         violations: "Ec2",
         operations: &[

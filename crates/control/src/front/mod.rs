@@ -8,12 +8,14 @@ mod request_id;
 mod route;
 mod serve;
 
+use std::io::Read as _;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use flate2::read::GzDecoder;
 use http::request::Parts;
 use http::{Request, Response};
 use http_body_util::{BodyExt as _, Full, LengthLimitError, Limited};
@@ -178,12 +180,17 @@ impl Front {
     }
 
     async fn aws(&self, head: Head, body: Bytes) -> Response<Full<Bytes>> {
+        let packed = body;
+        let body = match unpack(&head.parts, packed.clone(), self.limits.body_of(head.service)) {
+            Ok(body) => body,
+            Err(fault) => return answer::refused(head.service, head.envelope, &fault, &head.request_id),
+        };
         let form = route::form(&head.parts, head.service, head.envelope, &body);
         // An unsigned form names its service only by the version inside its body.
         let service =
             head.service.or_else(|| route::service_of_form(self.api.services(), &head, form.as_ref()));
         let refuse = |fault: &Fault| answer::refused(service, head.envelope, fault, &head.request_id);
-        if let Err(problem) = self.authenticate(&head, &body) {
+        if let Err(problem) = self.authenticate(&head, &packed) {
             let protocol = service.map_or(head.envelope.protocol(), |service| service.protocol);
             return refuse(&problem.fault(protocol));
         }
@@ -259,23 +266,46 @@ impl Front {
         B: Body<Data = Bytes>,
         B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
     {
-        let too_large = || {
-            let message = format!("The request body is larger than {limit} bytes.");
-            Fault::sender("RequestEntityTooLarge", message).with_status(413)
-        };
         let announced = parts.headers.get(http::header::CONTENT_LENGTH).and_then(|value| value.to_str().ok());
         if announced.and_then(|length| length.parse::<u64>().ok()).is_some_and(|length| length > limit as u64)
         {
-            return Err(too_large());
+            return Err(too_large(limit));
         }
         match tokio::time::timeout(self.limits.body_time, Limited::new(body, limit).collect()).await {
             Ok(Ok(body)) => Ok(body.to_bytes()),
-            Ok(Err(error)) if error.is::<LengthLimitError>() => Err(too_large()),
+            Ok(Err(error)) if error.is::<LengthLimitError>() => Err(too_large(limit)),
             Ok(Err(_)) => Err(Fault::sender("IncompleteBody", "The request body ended before its length.")),
             Err(_) => {
                 Err(Fault::sender("RequestTimeout", "The request body did not arrive in time.")
                     .with_status(408))
             }
+        }
+    }
+}
+
+fn too_large(limit: usize) -> Fault {
+    let message = format!("The request body is larger than {limit} bytes.");
+    Fault::sender("RequestEntityTooLarge", message).with_status(413)
+}
+
+/// The body as it was before its sender compressed it, which SDKs do with large ones of some operations.
+fn unpack(parts: &Parts, body: Bytes, limit: usize) -> Result<Bytes, Fault> {
+    let encoding = parts.headers.get(http::header::CONTENT_ENCODING).map(|value| value.as_bytes());
+    match encoding {
+        None | Some(b"" | b"identity") => Ok(body),
+        Some(b"gzip") => {
+            let mut plain = Vec::new();
+            let most = u64::try_from(limit).unwrap_or(u64::MAX).saturating_add(1);
+            let read = GzDecoder::new(body.as_ref()).take(most).read_to_end(&mut plain);
+            match read {
+                Ok(length) if length > limit => Err(too_large(limit)),
+                Ok(_) => Ok(plain.into()),
+                Err(_) => Err(Fault::sender("SerializationException", "The request body is not valid gzip.")),
+            }
+        }
+        Some(_) => {
+            let message = "The Content-Encoding of the request is not supported: send it plain or as gzip.";
+            Err(Fault::sender("SerializationException", message).with_status(415))
         }
     }
 }

@@ -55,8 +55,12 @@ pub(super) fn service(
     let prefix = target(parts).map(|(prefix, _)| prefix);
     let by_target =
         |service: &&&'static ServiceInfo| prefix.is_some_and(|prefix| service.target_prefix == prefix);
+    let spoken = |service: &'static ServiceInfo| match service.json {
+        Some(json) if prefix == Some(service.target_prefix) => json,
+        Some(_) | None => service,
+    };
     let Some(scope) = scope else {
-        return services.iter().find(by_target).copied();
+        return services.iter().find(by_target).copied().map(spoken);
     };
     let signed_for = || services.iter().filter(|service| service.signing_name == scope.service);
     // Where services share a signing name, the target or the version tells them apart.
@@ -65,7 +69,7 @@ pub(super) fn service(
         let version = form.get("Version")?.to_owned();
         signed_for().find(|service| service.api_version == version)
     };
-    signed_for().find(by_target).or_else(version).or_else(|| signed_for().next()).copied()
+    signed_for().find(by_target).or_else(version).or_else(|| signed_for().next()).copied().map(spoken)
 }
 
 pub(super) fn service_of_form(

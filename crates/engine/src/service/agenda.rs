@@ -3,6 +3,7 @@
 
 use super::Plan;
 use crate::view::{Pool, View};
+use longshore_model::alarm::Alarm;
 use longshore_model::change::{Batch, Key};
 use longshore_model::cluster::Cluster;
 use longshore_model::container_instance::ContainerInstance;
@@ -99,6 +100,16 @@ impl Agenda {
                     let task = view.targets.get(&change.key).and_then(|target| target.task.as_ref());
                     let task = task.and_then(|task| view.tasks.get(&task.key()));
                     self.due.extend(task.and_then(|task| key_of_task(task)));
+                }
+                Alarm::TABLE => {
+                    if let Some(alarm) = view.alarms.get(&change.key) {
+                        let listens = |service: &&Arc<Service>| {
+                            let alarms = service.configuration.alarms();
+                            alarms.is_some_and(|alarms| alarms.names.contains(&alarm.name))
+                        };
+                        let concerned = view.services.of(&alarm.scope).filter(listens);
+                        self.due.extend(concerned.map(|service| service.key()));
+                    }
                 }
                 ContainerInstance::TABLE => {
                     room = true;

@@ -1,6 +1,6 @@
 //! Deployments as they begin and end, and what is remembered of them: service revisions and service deployments.
 
-use super::{Plan, stages};
+use super::{Plan, alarms, stages};
 use crate::view::View;
 use longshore_model::capacity_provider::StrategyItem;
 use longshore_model::id::IdSource;
@@ -22,6 +22,7 @@ pub enum Ending {
     Failed {
         reason: String,
         failures: Option<u32>,
+        alarms: Vec<String>,
         to: Option<String>,
     },
 }
@@ -89,6 +90,8 @@ pub fn deploy(
         configuration: service.configuration.clone(),
         rollback: None,
         failures: None,
+        ignored_alarms: alarms::off(view, service, &service.configuration),
+        triggered_alarms: Vec::new(),
         progress: stages::begin(service, &service.configuration, now, ids),
         created_at: now,
         updated_at: now,
@@ -155,9 +158,10 @@ fn end(next: &mut ServiceDeployment, ending: &Ending, now: Timestamp) {
                 _ => Status::Successful,
             };
         }
-        Ending::Failed { reason, failures, to } => {
+        Ending::Failed { reason, failures, alarms, to } => {
             next.status_reason = Some(reason.clone());
             next.failures = *failures;
+            next.triggered_alarms.clone_from(alarms);
             match to {
                 Some(to) => {
                     next.status = Status::RollbackInProgress;
@@ -201,6 +205,8 @@ pub enum Stopped {
 pub(super) enum Cause {
     /// The circuit breaker counted so many.
     FailedTasks(u32),
+    /// These went off.
+    Alarms(Vec<String>),
     /// A lifecycle hook did not succeed; what is said of it.
     Hook(String),
     /// A user stopped it, and what runs stays.
@@ -213,6 +219,7 @@ impl Cause {
     fn reason(&self) -> String {
         match self {
             Self::FailedTasks(_) => "ECS deployment circuit breaker: tasks failed to start.".to_owned(),
+            Self::Alarms(names) => format!("ECS deployment alarms: {} detected.", names.join(", ")),
             Self::Hook(reason) => reason.clone(),
             Self::Aborted => "The service deployment was stopped by a user.".to_owned(),
             Self::RolledBack => "The service deployment was rolled back by a user.".to_owned(),
@@ -223,6 +230,7 @@ impl Cause {
     fn event(&self) -> &'static str {
         match self {
             Self::FailedTasks(_) => "tasks failed to start",
+            Self::Alarms(_) => "alarm detected",
             Self::Hook(_) => "a lifecycle hook did not succeed",
             Self::Aborted | Self::RolledBack => "it was stopped by a user",
         }
@@ -231,7 +239,14 @@ impl Cause {
     fn failed_tasks(&self) -> Option<u32> {
         match self {
             Self::FailedTasks(failed) => Some(*failed),
-            Self::Hook(_) | Self::Aborted | Self::RolledBack => None,
+            Self::Alarms(_) | Self::Hook(_) | Self::Aborted | Self::RolledBack => None,
+        }
+    }
+
+    fn alarms(&self) -> &[String] {
+        match self {
+            Self::Alarms(names) => names,
+            Self::FailedTasks(_) | Self::Hook(_) | Self::Aborted | Self::RolledBack => &[],
         }
     }
 
@@ -239,6 +254,7 @@ impl Cause {
     fn going_back(&self, deployment: &str) -> String {
         let by = match self {
             Self::FailedTasks(_) => "ECS deployment circuit breaker",
+            Self::Alarms(_) => "ECS deployment alarms",
             Self::Hook(_) => "ECS deployment lifecycle hook",
             Self::Aborted | Self::RolledBack => "ECS deployment stopped by a user",
         };
@@ -275,7 +291,8 @@ impl Plan {
             cause.event()
         ));
         let to = back.as_ref().map(|back| back.service_revision.clone());
-        self.ended = Some(Ending::Failed { reason, failures: cause.failed_tasks(), to });
+        let (failures, alarms) = (cause.failed_tasks(), cause.alarms().to_vec());
+        self.ended = Some(Ending::Failed { reason, failures, alarms, to });
         let Some(mut back) = back else { return };
         self.said.push(format!("(service {name}) rolling back to deployment {}.", back.id));
         back.rollout_state = RolloutState::InProgress;

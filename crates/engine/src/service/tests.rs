@@ -1,3 +1,4 @@
+mod alarms;
 mod rebalance;
 mod stages;
 mod targets;

@@ -6,7 +6,8 @@ use crate::remote::listener::Listener;
 use crate::remote::token::Token;
 use longshore_control::agents::admission;
 use longshore_control::log_store::{LogStore, Options};
-use longshore_control::{Config, Context};
+use longshore_control::metric_store::MetricStore;
+use longshore_control::{Config, Context, context};
 use longshore_model::container_instance::{
     AgentVersion, Capacity, CpuArchitecture, Membership, Ports, Status,
 };
@@ -37,7 +38,8 @@ async fn control() -> Machine {
         task_healthy_after: Duration::ZERO,
         lambda_endpoint: None,
     };
-    let context = Arc::new(Context::new(Arc::new(store), log_store, config));
+    let metric_store = MetricStore::open(&logs.path().join("metrics"), context::now()).unwrap();
+    let context = Arc::new(Context::new(Arc::new(store), log_store, metric_store, config));
     let gate = Listener::new(Arc::clone(&context)).await.unwrap();
     let fingerprint = authority::fingerprint_of(gate.authority()).unwrap();
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();

@@ -10,6 +10,7 @@ pub static SERVICE: ServiceInfo = ServiceInfo {
     full_name: "AWS Certificate Manager",
     signing_name: "acm",
     protocol: Protocol::Json11,
+    json: None,
     api_version: "2015-12-08",
     target_prefix: "CertificateManager",
     xml_namespace: "",

@@ -10,6 +10,7 @@ pub static SERVICE: ServiceInfo = ServiceInfo {
     full_name: "Amazon Elastic Compute Cloud",
     signing_name: "ec2",
     protocol: Protocol::Ec2,
+    json: None,
     api_version: "2016-11-15",
     target_prefix: "",
     xml_namespace: "http://ec2.amazonaws.com/doc/2016-11-15",

@@ -10,6 +10,7 @@ pub static SERVICE: ServiceInfo = ServiceInfo {
     full_name: "Amazon EC2 Container Service",
     signing_name: "ecs",
     protocol: Protocol::Json11,
+    json: None,
     api_version: "2014-11-13",
     target_prefix: "AmazonEC2ContainerServiceV20141113",
     xml_namespace: "",

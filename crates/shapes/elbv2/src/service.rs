@@ -10,6 +10,7 @@ pub static SERVICE: ServiceInfo = ServiceInfo {
     full_name: "Elastic Load Balancing",
     signing_name: "elasticloadbalancing",
     protocol: Protocol::Query,
+    json: None,
     api_version: "2015-12-01",
     target_prefix: "",
     xml_namespace: "http://elasticloadbalancing.amazonaws.com/doc/2015-12-01/",

@@ -10,6 +10,7 @@ pub static SERVICE: ServiceInfo = ServiceInfo {
     full_name: "Amazon CloudWatch Logs",
     signing_name: "logs",
     protocol: Protocol::Json11,
+    json: None,
     api_version: "2014-03-28",
     target_prefix: "Logs_20140328",
     xml_namespace: "",

@@ -10,6 +10,7 @@ pub static SERVICE: ServiceInfo = ServiceInfo {
     full_name: "AWS Cloud Map",
     signing_name: "servicediscovery",
     protocol: Protocol::Json11,
+    json: None,
     api_version: "2017-03-14",
     target_prefix: "Route53AutoNaming_v20170314",
     xml_namespace: "",

@@ -10,6 +10,7 @@ pub static SERVICE: ServiceInfo = ServiceInfo {
     full_name: "AWS Security Token Service",
     signing_name: "sts",
     protocol: Protocol::Query,
+    json: None,
     api_version: "2011-06-15",
     target_prefix: "",
     xml_namespace: "https://sts.amazonaws.com/doc/2011-06-15/",

@@ -14,6 +14,8 @@ pub struct Model {
     pub signing_name: String,
     pub full_name: String,
     pub protocol: Protocol,
+    /// Spoken besides.
+    pub json: Option<Protocol>,
     pub target_prefix: String,
     pub xml_namespace: String,
     pub query_compatible: bool,
@@ -100,6 +102,7 @@ impl Model {
             signing_name: text_of(metadata, "signingName").unwrap_or(endpoint_prefix),
             full_name: text_of(metadata, "serviceFullName").unwrap_or_default(),
             protocol: protocol(metadata)?,
+            json: speaks_both(metadata).then_some(Protocol::Json10),
             target_prefix: text_of(metadata, "targetPrefix").unwrap_or_default(),
             xml_namespace: text_of(metadata, "xmlNamespace").unwrap_or_default(),
             query_compatible: metadata.get("awsQueryCompatible").is_some(),
@@ -211,8 +214,16 @@ fn protocol(metadata: &Value) -> Result<Protocol, String> {
         (Some("json"), _) => Ok(Protocol::Json11),
         (Some("query"), _) => Ok(Protocol::Query),
         (Some("ec2"), _) => Ok(Protocol::Ec2),
+        _ if speaks_both(metadata) => Ok(Protocol::Query),
         (other, _) => Err(format!("protocol {other:?} is not generated yet")),
     }
+}
+
+/// Whether some clients of the service send forms, and others JSON 1.0.
+fn speaks_both(metadata: &Value) -> bool {
+    let protocols = metadata["protocols"].as_array().map(Vec::as_slice).unwrap_or_default();
+    let speaks = |name: &str| protocols.iter().any(|protocol| protocol == name);
+    speaks("query") && speaks("json") && metadata["jsonVersion"] == "1.0"
 }
 
 fn operation(value: &Value) -> Operation {

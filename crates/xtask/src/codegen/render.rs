@@ -190,22 +190,13 @@ pub fn service(service: &Service, plan: &Plan<'_>) -> String {
     text.push_str(
         "use longshore_wire::{OperationInfo, Protocol, ServiceInfo, Violations};\n\nuse crate::schemas;\n\n",
     );
-    text.push_str("pub static SERVICE: ServiceInfo = ServiceInfo {\n");
-    let mut fact = |name: &str, value: String| {
-        let _ = writeln!(text, "    {name}: {value},");
-    };
-    fact("name", format!("{:?}", service.name));
-    fact("full_name", format!("{:?}", model.full_name));
-    fact("signing_name", format!("{:?}", model.signing_name));
-    fact("protocol", format!("Protocol::{}", protocol(model.protocol)));
-    fact("api_version", format!("{:?}", model.api_version));
-    fact("target_prefix", format!("{:?}", model.target_prefix));
-    fact("xml_namespace", format!("{:?}", model.xml_namespace));
-    fact("query_compatible", model.query_compatible.to_string());
-    fact("violations", format!("Violations::{}", service.violations));
-    fact("operations", "OPERATIONS".into());
-    fact("unserved", "UNSERVED".into());
-    text.push_str("};\n\nstatic OPERATIONS: &[OperationInfo] = &[\n");
+    text.push_str("pub static SERVICE: ServiceInfo = ");
+    text.push_str(&facts(service, model, model.protocol));
+    if let Some(json) = model.json {
+        text.push_str("static JSON: ServiceInfo = ");
+        text.push_str(&facts(service, model, json));
+    }
+    text.push_str("static OPERATIONS: &[OperationInfo] = &[\n");
     let xml = matches!(model.protocol, Protocol::Query | Protocol::Ec2);
     for name in &plan.operations {
         let Some(operation) = model.operations.get(*name) else { continue };
@@ -227,6 +218,30 @@ pub fn service(service: &Service, plan: &Plan<'_>) -> String {
         let _ = writeln!(text, "    {name:?},");
     }
     text.push_str("];\n");
+    text
+}
+
+/// What is known of the service, as it speaks one protocol.
+fn facts(service: &Service, model: &Model, spoken: Protocol) -> String {
+    let mut text = "ServiceInfo {\n".to_owned();
+    let mut fact = |name: &str, value: String| {
+        let _ = writeln!(text, "    {name}: {value},");
+    };
+    let is_json = matches!(spoken, Protocol::Json10 | Protocol::Json11);
+    let json = if model.json.is_some() && !is_json { "Some(&JSON)" } else { "None" };
+    fact("name", format!("{:?}", service.name));
+    fact("full_name", format!("{:?}", model.full_name));
+    fact("signing_name", format!("{:?}", model.signing_name));
+    fact("protocol", format!("Protocol::{}", protocol(spoken)));
+    fact("json", json.to_owned());
+    fact("api_version", format!("{:?}", model.api_version));
+    fact("target_prefix", format!("{:?}", model.target_prefix));
+    fact("xml_namespace", format!("{:?}", model.xml_namespace));
+    fact("query_compatible", (model.query_compatible && is_json).to_string());
+    fact("violations", format!("Violations::{}", service.violations));
+    fact("operations", "OPERATIONS".into());
+    fact("unserved", "UNSERVED".into());
+    text.push_str("};\n\n");
     text
 }
 

@@ -2,11 +2,11 @@
 //! Follows <https://docs.aws.amazon.com/AmazonECS/latest/APIReference/API_DeploymentConfiguration.html>.
 
 use super::super::invalid;
-use crate::refuse::{Given, unsupported};
+use crate::refuse::Given;
 use longshore_ecs as ecs;
 use longshore_model::service::{
-    CircuitBreaker, DeploymentConfiguration, HOOK_TIMEOUT, Hook, HookAction, HookStatus, HookTarget,
-    HookTimeout, ServiceDeployment, Stage, Steps, Strategy,
+    CircuitBreaker, DeploymentAlarms, DeploymentConfiguration, HOOK_TIMEOUT, Hook, HookAction, HookStatus,
+    HookTarget, HookTimeout, ServiceDeployment, Stage, Steps, Strategy,
 };
 use longshore_wire::protocol::{parse_document, write_json};
 use longshore_wire::{Timestamp, Value};
@@ -31,8 +31,7 @@ pub fn parse(
         linear_configuration,
         canary_configuration,
     } = given;
-    let alarms = alarms.is_some_and(|alarms| alarms.enable);
-    unsupported(&[("deploymentConfiguration.alarms", alarms)]).map_err(invalid)?;
+    let alarms = alarms.map(deployment_alarms).transpose()?;
     let minimum = percent("minimumHealthyPercent", minimum_healthy_percent, present.minimum_healthy_percent)?;
     let maximum = percent("maximumPercent", maximum_percent, present.maximum_percent)?;
     if minimum > 100 {
@@ -57,7 +56,16 @@ pub fn parse(
         strategy,
         bake_time: bake_time.or(present.bake_time).or((!strategy.is_rolling()).then_some(BAKE_TIME)),
         hooks: hooks.unwrap_or_else(|| kept(present.hooks)),
+        alarms: alarms.or(present.alarms),
     })
+}
+
+fn deployment_alarms(given: ecs::DeploymentAlarms) -> Result<DeploymentAlarms, ecs::Error> {
+    let ecs::DeploymentAlarms { alarm_names: names, enable, rollback } = given;
+    if enable && names.is_empty() {
+        return Err(invalid("alarmNames must name at least one alarm when alarms are enabled."));
+    }
+    Ok(DeploymentAlarms { names, enable, rollback })
 }
 
 fn percent(field: &str, given: Option<i32>, present: u32) -> Result<u32, ecs::Error> {
@@ -228,7 +236,11 @@ pub fn render(c: &DeploymentConfiguration) -> ecs::DeploymentConfiguration {
         }),
         maximum_percent: i32::try_from(c.maximum_percent).ok(),
         minimum_healthy_percent: i32::try_from(c.minimum_healthy_percent).ok(),
-        alarms: None,
+        alarms: c.alarms.as_ref().map(|alarms| ecs::DeploymentAlarms {
+            alarm_names: alarms.names.clone(),
+            enable: alarms.enable,
+            rollback: alarms.rollback,
+        }),
         strategy: Some(render_strategy(c.strategy)),
         bake_time_in_minutes: i32::try_from(c.bake_time.unwrap_or(0)).ok(),
         lifecycle_hooks: (!c.hooks.is_empty()).then(|| c.hooks.iter().map(render_hook).collect()),

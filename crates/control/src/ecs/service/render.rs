@@ -278,12 +278,24 @@ pub fn service_deployment(view: &View, s: &Service, d: &ServiceDeployment) -> ec
         deployment_configuration: Some(configuration::render(&d.configuration)),
         rollback,
         deployment_circuit_breaker: Some(circuit_breaker(view, s, d)),
-        alarms: Some(ecs::ServiceDeploymentAlarms {
-            status: Some(ecs::ServiceDeploymentRollbackMonitorsStatus::Disabled),
-            alarm_names: Some(Vec::new()),
-            triggered_alarm_names: Some(Vec::new()),
-        }),
+        alarms: Some(alarms(d)),
         lifecycle_hook_details: configuration::render_hook_details(d),
+    }
+}
+
+fn alarms(d: &ServiceDeployment) -> ecs::ServiceDeploymentAlarms {
+    use ecs::ServiceDeploymentRollbackMonitorsStatus as Monitors;
+    let alarms = d.configuration.alarms();
+    let status = match (alarms.is_some(), d.triggered_alarms.is_empty(), d.status) {
+        (false, _, _) => Monitors::Disabled,
+        (true, false, _) => Monitors::Triggered,
+        (true, true, ServiceDeploymentStatus::InProgress) => Monitors::Monitoring,
+        (true, true, _) => Monitors::MonitoringComplete,
+    };
+    ecs::ServiceDeploymentAlarms {
+        status: Some(status),
+        alarm_names: Some(alarms.map(|alarms| alarms.names.clone()).unwrap_or_default()),
+        triggered_alarm_names: Some(d.triggered_alarms.clone()),
     }
 }
 
