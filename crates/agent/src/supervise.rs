@@ -4,6 +4,7 @@
 
 mod containers;
 mod health;
+mod isolation;
 mod order;
 mod prepare;
 mod restart;

@@ -15,8 +15,11 @@ use longshore_model::placement::{BinpackField, PlacementConstraint, PlacementStr
 use longshore_model::record::encode;
 use longshore_model::service::{GROUP, Service};
 use longshore_model::task::{HostPort, LastStatus, LaunchType, Task};
-use longshore_model::task_definition::{self, ContainerDefinition, NetworkMode, PortMapping, TaskDefinition};
+use longshore_model::task_definition::{
+    self, ContainerDefinition, Isolation, Names, NetworkMode, PortMapping, TaskDefinition,
+};
 use longshore_model::{ContainerInstanceId, Record, Resources, Scope, Tags, Timestamp, Transaction};
+use std::collections::BTreeMap;
 use std::collections::BTreeSet;
 use std::error::Error;
 use std::sync::Arc;
@@ -412,6 +415,9 @@ fn definition() -> TaskDefinition {
             restart_policy: None,
             mount_points: Vec::new(),
             volumes_from: Vec::new(),
+            isolation: Isolation::default(),
+            names: Names::default(),
+            labels: BTreeMap::new(),
         }],
         network_mode: Some(NetworkMode::Bridge),
         requires_compatibilities: Vec::new(),

@@ -115,6 +115,9 @@ fn container(task: &Task, definition: &TaskDefinition, container: &ContainerDefi
         restart_policy: container.restart_policy.clone().filter(|policy| policy.enabled),
         restarts: record.map_or(0, |c| c.restarts),
         mounts: mounts(definition, container),
+        isolation: container.isolation.clone(),
+        names: container.names.clone(),
+        labels: container.labels.clone(),
         log: container.log.as_ref().map(|_| LogTarget { stored: 0, missing_group: false }),
     }
 }

@@ -11,7 +11,9 @@ use longshore_model::container_instance::{
 use longshore_model::id::IdSource;
 use longshore_model::service::Service;
 use longshore_model::task::{LaunchType, Task};
-use longshore_model::task_definition::{ContainerDefinition, NetworkMode, Status, TaskDefinition};
+use longshore_model::task_definition::{
+    ContainerDefinition, Isolation, Names, NetworkMode, Status, TaskDefinition,
+};
 use longshore_model::{Resources, Scope, Tags, Timestamp, Transaction};
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -76,6 +78,9 @@ fn container(name: &str, essential: bool) -> ContainerDefinition {
         restart_policy: None,
         mount_points: Vec::new(),
         volumes_from: Vec::new(),
+        isolation: Isolation::default(),
+        names: Names::default(),
+        labels: BTreeMap::new(),
     }
 }
 

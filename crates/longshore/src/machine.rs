@@ -63,6 +63,7 @@ pub fn attributes(region: &str, number: usize) -> BTreeMap<String, String> {
     let capabilities = [
         "com.amazonaws.ecs.capability.docker-remote-api.1.18",
         "com.amazonaws.ecs.capability.logging-driver.awslogs",
+        "com.amazonaws.ecs.capability.privileged-container",
         "ecs.capability.execution-role-awslogs",
         "ecs.capability.task-eni",
     ];

@@ -9,7 +9,9 @@ use crate::id::{ContainerInstanceId, TaskId};
 use crate::resources::Resources;
 use crate::tag::Tags;
 use crate::task::{Health, HostPort, TaskRef};
-use crate::task_definition::{Dependency, EnvironmentVariable, HealthCheck, RestartPolicy, Volume};
+use crate::task_definition::{
+    Dependency, EnvironmentVariable, HealthCheck, Isolation, Names, RestartPolicy, Volume,
+};
 use crate::time::Timestamp;
 use crate::vpc::{Cidr, MacAddress};
 use firewall::Firewall;
@@ -145,6 +147,12 @@ pub struct ContainerSpec {
     pub restarts: u32,
     /// Its own mounts and those it takes over from others.
     pub mounts: Vec<Mount>,
+    #[serde(default, skip_serializing_if = "Isolation::is_usual")]
+    pub isolation: Isolation,
+    #[serde(default, skip_serializing_if = "Names::is_usual")]
+    pub names: Names,
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub labels: BTreeMap<String, String>,
     pub log: Option<LogTarget>,
 }
 

@@ -3,6 +3,13 @@
 //! The records hold the fields that Longshore honours; `control` refuses the others at registration.
 //! Follows <https://docs.aws.amazon.com/AmazonECS/latest/APIReference/API_TaskDefinition.html>.
 
+mod isolation;
+
+pub use isolation::{
+    Capabilities, Device, HostEntry, Isolation, LinuxParameters, Names, Permission, SystemControl, Tmpfs,
+    Ulimit,
+};
+
 use crate::arn;
 use crate::change::Key;
 use crate::container_instance::CpuArchitecture;
@@ -12,6 +19,7 @@ use crate::scope::Scope;
 use crate::tag::Tags;
 use crate::time::Timestamp;
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 use std::fmt;
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -133,6 +141,13 @@ pub struct ContainerDefinition {
     pub mount_points: Vec<MountPoint>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub volumes_from: Vec<VolumeFrom>,
+    #[serde(default, skip_serializing_if = "Isolation::is_usual")]
+    pub isolation: Isolation,
+    #[serde(default, skip_serializing_if = "Names::is_usual")]
+    pub names: Names,
+    /// The container's in its runtime, beside those that are Longshore's.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub labels: BTreeMap<String, String>,
 }
 
 /// What must be true of another container before this one starts.
@@ -259,7 +274,7 @@ pub struct AwsLogs {
     pub stream_prefix: Option<String>,
     pub create_group: bool,
     /// Every option as the user wrote it, for describe calls.
-    pub options: std::collections::BTreeMap<String, String>,
+    pub options: BTreeMap<String, String>,
 }
 
 impl TaskDefinition {

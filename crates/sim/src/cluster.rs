@@ -13,7 +13,9 @@ use longshore_model::control_plane::ControlPlaneId;
 use longshore_model::link::{Hello, Observation};
 use longshore_model::placement::{PlacementConstraint, PlacementStrategy, SpreadField};
 use longshore_model::task::{LaunchType, Stop, StopCode};
-use longshore_model::task_definition::{self, ContainerDefinition, NetworkMode, PortMapping, TaskDefinition};
+use longshore_model::task_definition::{
+    self, ContainerDefinition, Isolation, Names, NetworkMode, PortMapping, TaskDefinition,
+};
 use longshore_model::vpc::Cidr;
 use longshore_model::{ContainerInstanceId, Record, Resources, Scope, Tags, TaskId, Timestamp, Transaction};
 use longshore_store::index::Index;
@@ -304,6 +306,9 @@ fn definition(kind: Kind) -> TaskDefinition {
         restart_policy: None,
         mount_points: Vec::new(),
         volumes_from: Vec::new(),
+        isolation: Isolation::default(),
+        names: Names::default(),
+        labels: BTreeMap::new(),
     };
     TaskDefinition {
         scope: scope(),

@@ -14,7 +14,9 @@ use longshore_model::container_instance::{
 use longshore_model::id::IdSource;
 use longshore_model::service::{DeploymentConfiguration, SchedulingStrategy, Service};
 use longshore_model::task::{ContainerStatus, DesiredStatus, LastStatus, LaunchType, Task};
-use longshore_model::task_definition::{self, ContainerDefinition, NetworkMode, TaskDefinition};
+use longshore_model::task_definition::{
+    self, ContainerDefinition, Isolation, Names, NetworkMode, TaskDefinition,
+};
 use longshore_model::{ContainerInstanceId, Record, Resources, Scope, Tags, TaskId, Timestamp, Transaction};
 use longshore_store::index::Index;
 use std::collections::BTreeMap;
@@ -389,6 +391,9 @@ pub(crate) fn definition(revision: u32) -> TaskDefinition {
         restart_policy: None,
         mount_points: Vec::new(),
         volumes_from: Vec::new(),
+        isolation: Isolation::default(),
+        names: Names::default(),
+        labels: BTreeMap::new(),
     };
     TaskDefinition {
         scope: scope(),

@@ -1,6 +1,7 @@
 //! What `/etc/hosts`, `/etc/resolv.conf` and `/etc/hostname` of a task say.
 
 use longshore_model::link::Resolver;
+use longshore_model::task_definition::{HostEntry, Names};
 use std::net::{IpAddr, Ipv4Addr};
 use std::{fs, io, path::Path};
 
@@ -21,6 +22,26 @@ pub fn hosts(address: Ipv4Addr, hostname: &str) -> String {
 /// The content of `/etc/hosts` of a task without a network interface.
 pub fn hosts_isolated(hostname: &str) -> String {
     format!("127.0.0.1 localhost\n127.0.1.1 {hostname}\n")
+}
+
+/// The lines of `/etc/hosts` that a container has of its own.
+pub fn extra_hosts(names: &Names) -> String {
+    let line = |entry: &HostEntry| format!("{} {}\n", entry.address, entry.hostname);
+    names.extra_hosts.iter().map(line).collect()
+}
+
+/// A `resolv.conf` with the servers and domains that a container has of its own in place of the others.
+pub fn resolv_with(usual: &str, names: &Names) -> String {
+    let (servers, domains) = (&names.dns_servers, &names.dns_search_domains);
+    let replaced = |line: &&str| {
+        let keyword = line.split_ascii_whitespace().next().unwrap_or_default();
+        !servers.is_empty() && keyword == "nameserver"
+            || !domains.is_empty() && matches!(keyword, "search" | "domain")
+    };
+    let search = (!domains.is_empty()).then(|| format!("search {}\n", domains.join(" ")));
+    let kept = usual.lines().filter(|line| !replaced(line)).map(|line| format!("{line}\n"));
+    let own = servers.iter().map(|server| format!("nameserver {server}\n"));
+    search.into_iter().chain(kept).chain(own).collect()
 }
 
 /// The content of `/etc/hostname`.

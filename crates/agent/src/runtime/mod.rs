@@ -7,6 +7,7 @@ pub(crate) mod client;
 mod clock;
 mod containerd;
 mod creating;
+mod devices;
 mod exec;
 pub(crate) mod output;
 mod processes;
@@ -106,6 +107,8 @@ pub struct ContainerSpec {
     pub cgroup: String,
     pub limits: Limits,
     pub mounts: Vec<BindMount>,
+    pub tmpfs: Vec<Tmpfs>,
+    pub devices: Vec<Device>,
     pub readonly_rootfs: bool,
     pub privileged: bool,
     /// Beyond the default capabilities, with or without `CAP_`.
@@ -166,10 +169,32 @@ pub struct BindMount {
     pub readonly: bool,
 }
 
+/// A file system in memory.
+#[derive(Clone, Debug)]
+pub struct Tmpfs {
+    /// Absolute path inside the container.
+    pub target: String,
+    /// Bytes.
+    pub size: u64,
+    /// Beside `nosuid`, `nodev` and `noexec`, or against them.
+    pub options: Vec<String>,
+}
+
+/// A device of the machine.
+#[derive(Clone, Debug)]
+pub struct Device {
+    pub source: PathBuf,
+    /// Absolute path inside the container.
+    pub target: String,
+    /// Of `r`, `w` and `m`.
+    pub access: String,
+}
+
 #[derive(Clone, Debug)]
 pub struct Ulimit {
     /// As in ECS: `nofile`, `nproc`, …
     pub name: String,
+    /// `u64::MAX` is no limit.
     pub soft: u64,
     pub hard: u64,
 }

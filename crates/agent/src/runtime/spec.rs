@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::{Value, json};
 
-use super::{ContainerSpec, CreateError, Limits, seccomp, users::User};
+use super::{ContainerSpec, CreateError, Limits, devices, seccomp, users::User};
 
 /// What the machine can do, found once.
 #[derive(Clone, Copy, Debug)]
@@ -23,10 +23,12 @@ pub(super) struct Machine {
 pub(super) fn build(spec: &ContainerSpec, user: &User, machine: Machine) -> Result<Vec<u8>, CreateError> {
     let capabilities = capabilities(spec, machine)?;
     let process = process(spec, user, &capabilities, machine)?;
+    let (nodes, rules) = devices::of(spec)?;
     let mut linux = json!({
         "namespaces": namespaces(spec, machine),
         "cgroupsPath": spec.cgroup,
-        "resources": resources(spec, machine),
+        "resources": resources(spec, rules, machine),
+        "devices": nodes,
         "sysctl": spec.sysctls,
     });
     if !spec.privileged {
@@ -244,9 +246,9 @@ fn namespaces(spec: &ContainerSpec, machine: Machine) -> Value {
     namespaces.into()
 }
 
-fn resources(spec: &ContainerSpec, machine: Machine) -> Value {
+fn resources(spec: &ContainerSpec, rules: Vec<Value>, machine: Machine) -> Value {
     let Limits { memory, memory_reservation, cpu_shares, cpu_quota, cpu_period, pids } = spec.limits;
-    let mut resources = json!({ "devices": devices(spec.privileged) });
+    let mut resources = json!({ "devices": device_rules(spec.privileged, rules) });
     let mut memory_limits = serde_json::Map::new();
     if let Some(bytes) = memory {
         memory_limits.insert("limit".into(), json!(bytes));
@@ -279,15 +281,17 @@ fn resources(spec: &ContainerSpec, machine: Machine) -> Value {
 }
 
 /// runc itself allows null, zero, full, random, urandom, tty, ptmx and the pseudo-terminals.
-fn devices(privileged: bool) -> Value {
+fn device_rules(privileged: bool, more: Vec<Value>) -> Vec<Value> {
     if privileged {
-        return json!([{ "allow": true, "access": "rwm" }]);
+        return vec![json!({ "allow": true, "access": "rwm" })];
     }
-    json!([
-        { "allow": false, "access": "rwm" },
-        { "allow": true, "type": "c", "access": "m" },
-        { "allow": true, "type": "b", "access": "m" },
-    ])
+    let mut rules = vec![
+        json!({ "allow": false, "access": "rwm" }),
+        json!({ "allow": true, "type": "c", "access": "m" }),
+        json!({ "allow": true, "type": "b", "access": "m" }),
+    ];
+    rules.extend(more);
+    rules
 }
 
 const MASKED: [&str; 10] = [
@@ -326,6 +330,13 @@ fn mounts(spec: &ContainerSpec) -> Value {
         let access = if bind.readonly { "ro" } else { "rw" };
         let source = bind.source.to_string_lossy();
         mount(&bind.target, "bind", &source, &["rbind", "rprivate", access])
+    }));
+    mounts.extend(spec.tmpfs.iter().map(|tmpfs| {
+        let size = format!("size={}", tmpfs.size);
+        let given = tmpfs.options.iter().map(String::as_str).filter(|option| *option != "defaults");
+        let options: Vec<&str> =
+            ["nosuid", "nodev", "noexec"].into_iter().chain(given).chain([size.as_str()]).collect();
+        mount(&tmpfs.target, "tmpfs", "tmpfs", &options)
     }));
     mounts.into()
 }

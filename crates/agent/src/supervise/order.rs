@@ -160,6 +160,8 @@ fn find<'a>(all: &'a [Member<'a>], name: &str) -> Option<&'a Member<'a>> {
 #[cfg(test)]
 pub mod tests {
     use super::*;
+    use longshore_model::task_definition::{Isolation, Names};
+    use std::collections::BTreeMap;
 
     pub fn spec(name: &str) -> ContainerSpec {
         ContainerSpec {
@@ -185,6 +187,9 @@ pub mod tests {
             restart_policy: None,
             restarts: 0,
             mounts: Vec::new(),
+            isolation: Isolation::default(),
+            names: Names::default(),
+            labels: BTreeMap::new(),
             log: None,
         }
     }

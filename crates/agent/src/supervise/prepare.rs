@@ -5,7 +5,7 @@ use super::{RETRY, start::is_away};
 use crate::agent::Instance;
 use crate::cgroup::TaskLimits;
 use crate::image::{Image, ImageRef, PullError, PullPolicy};
-use crate::network::{Eni, files};
+use crate::network::{self, Eni};
 use crate::runtime::BindMount;
 use longshore_model::link::{Assignment, ContainerSpec, StartFailureKind, TaskNetwork};
 use longshore_model::task_definition::Volume;
@@ -39,7 +39,8 @@ impl Failed {
 pub struct Ground {
     /// `None`: the machine's own network.
     pub namespace: Option<PathBuf>,
-    pub mounts: Vec<BindMount>,
+    /// What the network gives each container to read.
+    pub files: BTreeMap<String, Vec<BindMount>>,
     pub volumes: Volumes,
     pub images: Vec<Image>,
 }
@@ -68,8 +69,8 @@ impl Preparation {
                 initialization(format!("failed to prepare the task's files: {}", chain(&error)))
             })
         };
-        let (namespace, images, (mounts, volumes)) = tokio::try_join!(network, images, mounts)?;
-        Ok(Ground { namespace, mounts, volumes, images })
+        let (namespace, images, (files, volumes)) = tokio::try_join!(network, images, mounts)?;
+        Ok(Ground { namespace, files, volumes, images })
     }
 
     async fn attach(&self, task: &str, wanted: &TaskNetwork) -> Result<Option<PathBuf>, String> {
@@ -105,7 +106,10 @@ impl Preparation {
     }
 
     /// Writes what the network gives the containers to read, and makes the cgroup that caps them together.
-    fn files_and_cgroup(&self, assignment: &Assignment) -> io::Result<(Vec<BindMount>, Volumes)> {
+    fn files_and_cgroup(
+        &self,
+        assignment: &Assignment,
+    ) -> io::Result<(BTreeMap<String, Vec<BindMount>>, Volumes)> {
         let directory = self.instance.task_dir(assignment.task.id);
         make_private_dir(&directory)?;
         let hostname = &assignment.hostname;
@@ -114,19 +118,27 @@ impl Preparation {
             TaskNetwork::Bridge { .. } | TaskNetwork::Host | TaskNetwork::None => Ipv4Addr::LOCALHOST,
         };
         let resolv = match assignment.resolver.as_ref().filter(|_| self.instance.has_edge) {
-            Some(resolver) => files::resolv_of(resolver),
-            None => files::resolv_of_this_machine()?,
+            Some(resolver) => network::files::resolv_of(resolver),
+            None => network::files::resolv_of_this_machine()?,
         };
-        let contents = [
-            ("hostname", files::etc_hostname(hostname)),
-            ("hosts", files::hosts(address, hostname)),
-            ("resolv.conf", resolv),
-        ];
-        let mut mounts = Vec::new();
-        for (name, content) in contents {
-            let source = directory.join(name);
-            std::fs::write(&source, content)?;
-            mounts.push(BindMount { source, target: format!("/etc/{name}"), readonly: false });
+        let mut files = BTreeMap::new();
+        for container in &assignment.containers {
+            let names = &container.names;
+            let hostname = names.hostname.as_ref().unwrap_or(hostname);
+            let contents = [
+                ("hostname", network::files::etc_hostname(hostname)),
+                ("hosts", network::files::hosts(address, hostname) + &network::files::extra_hosts(names)),
+                ("resolv.conf", network::files::resolv_with(&resolv, names)),
+            ];
+            // Containers that call everything by the same names share their files, as those of a pod do.
+            let own = if names.is_usual() { String::new() } else { format!("{}.", container.name) };
+            let mut of_container = Vec::new();
+            for (name, content) in contents {
+                let source = directory.join(format!("{own}{name}"));
+                std::fs::write(&source, content)?;
+                of_container.push(BindMount { source, target: format!("/etc/{name}"), readonly: false });
+            }
+            files.insert(container.name.clone(), of_container);
         }
         let limits = TaskLimits {
             cpu_units: Some(assignment.limits.cpu).filter(|cpu| *cpu > 0),
@@ -135,7 +147,7 @@ impl Preparation {
         };
         self.instance.cgroups.create_task(&assignment.task.id.to_string(), limits)?;
         let volumes = volumes(&directory, &assignment.volumes)?;
-        Ok((mounts, volumes))
+        Ok((files, volumes))
     }
 }
 

@@ -2,13 +2,13 @@
 //! Invariant: nothing here waits; what takes time is done beside the supervisor, which takes in how it ended.
 
 use super::containers::{DIGEST_LABEL, STOP_SIGNAL_LABEL};
+use super::isolation::isolation;
 use super::prepare::{Failed, Ground, Preparation, chain};
 use super::{Done, RETRY, Supervisor, Told, now, order};
 use crate::agent::{Instance, TASK_LABEL};
 use crate::image::Image;
 use crate::runtime::{self, BindMount, Limits};
 use longshore_model::link::{Assignment, ContainerSpec, StartFailureKind};
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use tokio::sync::watch;
 
@@ -130,7 +130,8 @@ impl Supervisor {
     ) -> runtime::ContainerSpec {
         let task = assignment.task.id.to_string();
         let signal = image.config.stop_signal.clone().unwrap_or_else(|| "SIGTERM".to_owned());
-        let labels = BTreeMap::from([
+        let mut labels = spec.labels.clone();
+        labels.extend([
             (TASK_LABEL.to_owned(), task.clone()),
             ("longshore.container".to_owned(), spec.name.clone()),
             (STOP_SIGNAL_LABEL.to_owned(), signal),
@@ -149,7 +150,7 @@ impl Supervisor {
                 .collect(),
             working_directory: spec.working_directory.clone(),
             user: spec.user.clone(),
-            hostname: Some(assignment.hostname.clone()),
+            hostname: Some(spec.names.hostname.clone().unwrap_or_else(|| assignment.hostname.clone())),
             network_namespace: ground.namespace.clone(),
             cgroup: self.instance.cgroups.container_path(&task, &spec.name),
             limits: Limits {
@@ -162,7 +163,7 @@ impl Supervisor {
             mounts: mounts(spec, ground),
             readonly_rootfs: spec.readonly_root_filesystem,
             log_path: spec.log.as_ref().map(|_| self.log_path(spec)),
-            ..runtime::ContainerSpec::default()
+            ..isolation(&spec.isolation)
         }
     }
 }
@@ -205,7 +206,7 @@ async fn create_and_start(
     }
 }
 
-/// What every container of the task sees, then its volumes: outer ones first, and of two at one place its own.
+/// The files of its names, then its volumes: outer ones first, and of two at one place its own.
 fn mounts(spec: &ContainerSpec, ground: &Ground) -> Vec<BindMount> {
     let mut volumes: Vec<BindMount> = Vec::new();
     for mount in &spec.mounts {
@@ -219,7 +220,8 @@ fn mounts(spec: &ContainerSpec, ground: &Ground) -> Vec<BindMount> {
         }
     }
     volumes.sort_by_key(|mount| mount.target.split('/').filter(|part| !part.is_empty()).count());
-    ground.mounts.iter().cloned().chain(volumes).collect()
+    let files = ground.files.get(&spec.name);
+    files.into_iter().flatten().cloned().chain(volumes).collect()
 }
 
 pub fn is_away(error: &runtime::Error) -> bool {
@@ -252,6 +254,7 @@ fn stop_signal(image: &Image) -> runtime::Signal {
 mod tests {
     use super::*;
     use longshore_model::link::Mount;
+    use std::collections::BTreeMap;
     use std::path::PathBuf;
 
     #[test]
@@ -274,7 +277,7 @@ mod tests {
         let hosts = BindMount { source: "/hosts".into(), target: "/etc/hosts".into(), readonly: false };
         let ground = Ground {
             namespace: None,
-            mounts: vec![hosts],
+            files: BTreeMap::from([("app".to_owned(), vec![hosts])]),
             volumes: [volume("a"), volume("b")].into(),
             images: Vec::new(),
         };

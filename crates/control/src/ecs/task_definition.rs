@@ -1,6 +1,7 @@
 //! Task definitions. Follows
 //! <https://docs.aws.amazon.com/AmazonECS/latest/developerguide/task_definition_parameters.html>.
 
+mod isolation;
 mod parse;
 mod render;
 mod size;

@@ -2,7 +2,7 @@
 
 use super::super::{client, invalid, is_name, placement, tag};
 use super::size::{cpu_units, fargate_size, mebibytes, not_negative};
-use super::together;
+use super::{isolation, together};
 use crate::api::Call;
 use crate::given_when_present;
 use crate::refuse::{Given, unsupported};
@@ -19,7 +19,6 @@ given_when_present!(
     ecs::EphemeralStorage,
     ecs::FirelensConfiguration,
     ecs::IpcMode,
-    ecs::LinuxParameters,
     ecs::PidMode,
     ecs::ProxyConfiguration,
     ecs::RepositoryCredentials,
@@ -95,6 +94,7 @@ pub fn definition(
     };
     check_sizes(&definition)?;
     together::check(&definition)?;
+    isolation::check(&definition)?;
     check_ports(&definition)?;
     if definition.requires_compatibilities.contains(&Compatibility::Fargate) {
         check_fargate(&definition)?;
@@ -211,24 +211,14 @@ fn container(given: ecs::ContainerDefinition, region: &str) -> Result<ContainerD
         ("containerDefinitions.repositoryCredentials", repository_credentials.given()),
         ("containerDefinitions.links", links.given()),
         ("containerDefinitions.environmentFiles", environment_files.given()),
-        ("containerDefinitions.linuxParameters", linux_parameters.given()),
         ("containerDefinitions.secrets", secrets.given()),
         (
             "containerDefinitions.versionConsistency=enabled",
             version_consistency == Some(ecs::VersionConsistency::Enabled),
         ),
-        ("containerDefinitions.hostname", hostname.given()),
         ("containerDefinitions.disableNetworking", disable_networking.given()),
-        ("containerDefinitions.privileged", privileged.given()),
-        ("containerDefinitions.dnsServers", dns_servers.given()),
-        ("containerDefinitions.dnsSearchDomains", dns_search_domains.given()),
-        ("containerDefinitions.extraHosts", extra_hosts.given()),
-        ("containerDefinitions.dockerSecurityOptions", docker_security_options.given()),
         ("containerDefinitions.interactive", interactive.given()),
         ("containerDefinitions.pseudoTerminal", pseudo_terminal.given()),
-        ("containerDefinitions.dockerLabels", docker_labels.given()),
-        ("containerDefinitions.ulimits", ulimits.given()),
-        ("containerDefinitions.systemControls", system_controls.given()),
         ("containerDefinitions.resourceRequirements", resource_requirements.given()),
         ("containerDefinitions.firelensConfiguration", firelens_configuration.given()),
         ("containerDefinitions.credentialSpecs", credential_specs.given()),
@@ -247,6 +237,8 @@ fn container(given: ecs::ContainerDefinition, region: &str) -> Result<ContainerD
     if image.is_empty() {
         return Err(client("Container.image should not be null or empty."));
     }
+    let labels = docker_labels.unwrap_or_default();
+    isolation::check_labels(&labels)?;
     Ok(ContainerDefinition {
         name,
         image,
@@ -273,6 +265,20 @@ fn container(given: ecs::ContainerDefinition, region: &str) -> Result<ContainerD
         restart_policy: restart_policy.map(together::restart_policy).transpose()?,
         mount_points: together::mount_points(mount_points)?,
         volumes_from: together::volumes_from(volumes_from),
+        isolation: isolation::isolation(isolation::Said {
+            privileged,
+            security_options: docker_security_options,
+            linux: linux_parameters,
+            ulimits,
+            system_controls,
+        })?,
+        names: isolation::names(isolation::SaidNames {
+            hostname,
+            dns_servers,
+            dns_search_domains,
+            extra_hosts,
+        })?,
+        labels,
     })
 }
 
@@ -416,6 +422,7 @@ fn check_fargate(definition: &TaskDefinition) -> Result<(), ecs::Error> {
         if container.stop_timeout.is_some_and(|seconds| seconds < 2) {
             return Err(invalid("stopTimeout must be between 2 and 120 seconds on Fargate."));
         }
+        isolation::check_fargate(container)?;
     }
     Ok(())
 }

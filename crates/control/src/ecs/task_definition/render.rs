@@ -1,5 +1,6 @@
 //! A task definition as describe calls show it: what the user wrote, and the defaults that AWS fills in.
 
+use super::isolation::{check_fargate, render_control, render_host, render_linux, render_ulimit};
 use super::together;
 use crate::ecs::placement;
 use crate::ecs::task_definition::fargate_size;
@@ -82,6 +83,9 @@ fn compatibilities(d: &TaskDefinition) -> Vec<ecs::Compatibility> {
 }
 
 pub fn supports_fargate(d: &TaskDefinition) -> bool {
+    if d.containers.iter().any(|container| check_fargate(container).is_err()) {
+        return false;
+    }
     let sized = d.cpu.zip(d.memory).is_some_and(|(cpu, memory)| fargate_size(cpu, memory).is_ok());
     sized && d.network_mode == Some(NetworkMode::Awsvpc)
 }
@@ -105,6 +109,9 @@ fn required_attributes(d: &TaskDefinition) -> Vec<ecs::Attribute> {
             names.push("ecs.capability.execution-role-awslogs");
         }
     }
+    if d.containers.iter().any(|c| c.isolation.privileged == Some(true)) {
+        names.push("com.amazonaws.ecs.capability.privileged-container");
+    }
     names.push("com.amazonaws.ecs.capability.docker-remote-api.1.18");
     if d.network_mode == Some(NetworkMode::Awsvpc) {
         names.push("ecs.capability.task-eni");
@@ -119,6 +126,8 @@ fn required_attributes(d: &TaskDefinition) -> Vec<ecs::Attribute> {
 }
 
 fn container(d: &TaskDefinition, c: &ContainerDefinition) -> ecs::ContainerDefinition {
+    let (isolation, names) = (&c.isolation, &c.names);
+    let some = |texts: &[String]| (!texts.is_empty()).then(|| texts.to_vec());
     ecs::ContainerDefinition {
         name: Some(c.name.clone()),
         image: Some(c.image.clone()),
@@ -142,7 +151,18 @@ fn container(d: &TaskDefinition, c: &ContainerDefinition) -> ecs::ContainerDefin
         working_directory: c.working_directory.clone(),
         readonly_root_filesystem: c.readonly_root_filesystem,
         log_configuration: c.log.as_ref().map(log_configuration),
-        system_controls: Some(Vec::new()),
+        system_controls: Some(isolation.system_controls.iter().map(render_control).collect()),
+        privileged: isolation.privileged,
+        docker_security_options: some(&isolation.security_options),
+        linux_parameters: isolation.linux.as_ref().map(render_linux),
+        ulimits: (!isolation.ulimits.is_empty())
+            .then(|| isolation.ulimits.iter().filter_map(render_ulimit).collect()),
+        hostname: names.hostname.clone(),
+        dns_servers: some(&names.dns_servers),
+        dns_search_domains: some(&names.dns_search_domains),
+        extra_hosts: (!names.extra_hosts.is_empty())
+            .then(|| names.extra_hosts.iter().map(render_host).collect()),
+        docker_labels: (!c.labels.is_empty()).then(|| c.labels.clone()),
         ..ecs::ContainerDefinition::default()
     }
 }
