@@ -165,9 +165,9 @@ def test_what_is_refused(cloud, name, changes, message):
     "field, value",
     [
         ("secrets", [{"name": "KEY", "valueFrom": "parameter"}]),
-        ("privileged", True),
+        ("interactive", True),
         ("links", ["other"]),
-        ("dockerLabels", {"team": "payments"}),
+        ("disableNetworking", True),
     ],
 )
 def test_what_is_not_honoured_yet_is_refused_by_name(cloud, name, field, value):
