@@ -79,10 +79,9 @@ def shell(command):
 def output(cloud, family, task):
     """What such a container said; its command succeeded."""
     stream = f"test/main/{task_id(task)}"
-    lines = lambda: cloud.lines(f"/ecs/{family}", stream)
-    until("the command ends", lambda: lines() and lines()[-1].startswith("ended with"))
-    assert lines()[-1] == "ended with 0", lines()
-    return "\n".join(lines())
+    lines = cloud.until_line(f"/ecs/{family}", stream, "ended with")
+    assert lines[-1] == "ended with 0", lines
+    return "\n".join(lines)
 
 
 def web(cloud, family, **settings):
