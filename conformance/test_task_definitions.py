@@ -164,7 +164,6 @@ def test_what_is_refused(cloud, name, changes, message):
 @pytest.mark.parametrize(
     "field, value",
     [
-        ("secrets", [{"name": "KEY", "valueFrom": "parameter"}]),
         ("interactive", True),
         ("links", ["other"]),
         ("disableNetworking", True),

@@ -180,3 +180,17 @@ def test_service_discovery_by_terraform(terraform, cloud, name):
 
 def first_processes(marker):
     return len([process for process in find_processes(marker) if process.pid_inside() == 1])
+
+
+def test_secrets_by_terraform(terraform, cloud, name):
+    terraform = terraform("secrets.tf")
+    secrets, ssm = cloud.client("secretsmanager"), cloud.client("ssm")
+    for word in ("one", "two"):
+        terraform.apply(word=word)
+        assert json.loads(secrets.get_secret_value(SecretId=name)["SecretString"]) == {"password": word}
+        found = ssm.get_parameters_by_path(Path=f"/{name}", WithDecryption=True)["Parameters"]
+        assert [parameter["Value"] for parameter in found] == [f"{word}.example", word]
+    status, said = terraform.run("destroy", "-auto-approve", word="two")
+    assert status == 0, said
+    assert secrets.list_secrets(Filters=[{"Key": "name", "Values": [name]}])["SecretList"] == []
+    assert ssm.get_parameters_by_path(Path=f"/{name}")["Parameters"] == []

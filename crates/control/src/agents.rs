@@ -8,6 +8,7 @@ mod observations;
 
 use crate::context::{CommitError, Context};
 use crate::liveness::disconnected;
+use crate::secrets;
 use log_intake::LogIntake;
 use longshore_engine::{View, assignment, firewall, registration};
 use longshore_model::change::{Batch, Key};
@@ -261,6 +262,7 @@ impl Connection {
         let mut all = assignment::all_of(&view, self.hello.instance);
         for assignment in &mut all {
             prepare_logs(&self.context, &view, assignment).await;
+            secrets::prepare(&self.context, &view, assignment);
         }
         self.told = all.iter().map(|assignment| assignment.task.id).collect();
         say(to_agent, ToAgent::Assigned(all)).await
@@ -301,6 +303,7 @@ impl Connection {
                         if self.told.insert(task.id) {
                             prepare_logs(&self.context, &view, &mut assignment).await;
                         }
+                        secrets::prepare(&self.context, &view, &mut assignment);
                         assigned.push(assignment);
                     }
                 }

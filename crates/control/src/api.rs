@@ -125,7 +125,9 @@ impl Default for Services {
             crate::ec2::routes(),
             crate::elbv2::routes(),
             crate::logs::routes(),
+            crate::secretsmanager::routes(),
             crate::servicediscovery::routes(),
+            crate::ssm::routes(),
             crate::sts::routes(),
         ])
     }

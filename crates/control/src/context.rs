@@ -3,6 +3,7 @@
 use crate::agents::Links;
 use crate::log_store::LogStore;
 use crate::metric_store::MetricStore;
+use crate::vault::Vault;
 use longshore_engine::{View, default_vpc, discovery, events};
 use longshore_model::control_plane::ControlPlaneId;
 use longshore_model::id::IdSource;
@@ -36,6 +37,7 @@ pub struct Context {
     pub store: Arc<Store<View>>,
     pub log_store: LogStore,
     pub metric_store: MetricStore,
+    pub vault: Vault,
     pub config: Config,
     pub links: Links,
     /// Names this process among the control planes.
@@ -54,12 +56,13 @@ impl Context {
         store: Arc<Store<View>>,
         log_store: LogStore,
         metric_store: MetricStore,
+        vault: Vault,
         config: Config,
     ) -> Self {
         let id = ControlPlaneId((RandomIds.next_u128() >> 64) as u64);
         let leads = AtomicBool::new(!config.shared_store);
         let links = Links::default();
-        Self { store, log_store, metric_store, config, links, id, leads, turn: Mutex::new(()) }
+        Self { store, log_store, metric_store, vault, config, links, id, leads, turn: Mutex::new(()) }
     }
 
     pub fn view(&self) -> View {

@@ -21,7 +21,11 @@ pub mod logs;
 pub mod metric_store;
 pub mod reconcile;
 pub mod refuse;
+mod secrets;
+pub mod secretsmanager;
 pub mod servicediscovery;
+pub mod ssm;
 pub mod sts;
+pub mod vault;
 
 pub use context::{Config, Context, RandomIds};

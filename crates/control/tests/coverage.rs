@@ -7,6 +7,7 @@ use longshore_control::api::{Call, Caller, Services};
 use longshore_control::coverage::{self, Refused};
 use longshore_control::log_store::{LogStore, Options};
 use longshore_control::metric_store::MetricStore;
+use longshore_control::vault::Vault;
 use longshore_control::{Config, Context, context};
 use longshore_model::Scope;
 use longshore_store::{Store, memory::Memory};
@@ -23,7 +24,7 @@ async fn coverage() {
         std::fs::write(path, &page).unwrap();
     }
     let written = std::fs::read_to_string(path).unwrap_or_default();
-    assert!(page.contains("`containerDefinitions.secrets`"), "fields that are refused are found");
+    assert!(page.contains("`containerDefinitions.links`"), "fields that are refused are found");
     assert_eq!(written, page, "docs/coverage.md is out of date: run this test with LONGSHORE_UPDATE=1");
 }
 
@@ -40,7 +41,8 @@ async fn refused(services: &Services) -> Refused {
         lambda_endpoint: None,
     };
     let metric_store = MetricStore::open(&directory.path().join("metrics"), context::now()).unwrap();
-    let context = Arc::new(Context::new(Arc::new(store), log_store, metric_store, config));
+    let vault = Vault::new(&Vault::make_key()).unwrap();
+    let context = Arc::new(Context::new(Arc::new(store), log_store, metric_store, vault, config));
     let scope = Scope::new("123456789012", "us-east-1");
     let caller = Caller { scope, access_key: "AKIDEXAMPLE".into(), user: "admin".into() };
     let mut refused = Refused::new();

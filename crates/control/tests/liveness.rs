@@ -6,6 +6,7 @@ use async_trait::async_trait;
 use longshore_control::agents::{self, Ended, Link};
 use longshore_control::log_store::{LogStore, Options};
 use longshore_control::metric_store::MetricStore;
+use longshore_control::vault::Vault;
 use longshore_control::{Config, Context, context, liveness};
 use longshore_engine::View;
 use longshore_model::change::{Commit, Version};
@@ -91,7 +92,8 @@ impl ControlPlane {
             lambda_endpoint: None,
         };
         let metric_store = MetricStore::open(&logs.path().join("metrics"), context::now()).unwrap();
-        let context = Arc::new(Context::new(Arc::new(store), log_store, metric_store, config));
+        let vault = Vault::new(&Vault::make_key()).unwrap();
+        let context = Arc::new(Context::new(Arc::new(store), log_store, metric_store, vault, config));
         tokio::spawn(liveness::run(Arc::clone(&context)));
         Self { context, wire, _logs: logs }
     }

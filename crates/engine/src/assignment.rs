@@ -101,6 +101,8 @@ fn container(task: &Task, definition: &TaskDefinition, container: &ContainerDefi
         entry_point: container.entry_point.clone(),
         command: changed.command.clone().or_else(|| container.command.clone()),
         environment: environment(task, container, changed),
+        secrets: Vec::new(),
+        unresolved: None,
         working_directory: container.working_directory.clone(),
         user: container.user.clone(),
         readonly_root_filesystem: container.readonly_root_filesystem.unwrap_or(false),

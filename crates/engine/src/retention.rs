@@ -47,6 +47,8 @@ pub fn to_forget(view: &View, now: Timestamp, keep_millis: i64, limit: usize) ->
     let operated = now.plus_millis(-KEEP_OPERATIONS);
     let operations = view.discovery_operations.iter().filter(|operation| operation.at < operated);
     let operations = operations.map(|operation| operation.key());
+    let secrets = view.secrets.iter().filter(|s| s.deleted.is_some_and(|deleted| deleted.goes_at <= now));
+    let secrets = secrets.map(|secret| secret.key());
     let protections = view.task_protections.iter().filter(|protection| protection.until <= now);
     let protections = protections.map(|protection| protection.key());
     tasks
@@ -56,6 +58,7 @@ pub fn to_forget(view: &View, now: Timestamp, keep_millis: i64, limit: usize) ->
         .chain(services)
         .chain(ended)
         .chain(protections)
+        .chain(secrets)
         .chain(operations)
         .chain(instances)
         .chain(elb::orphans(view))

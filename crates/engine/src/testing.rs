@@ -66,6 +66,7 @@ fn container(name: &str, essential: bool) -> ContainerDefinition {
         entry_point: None,
         command: None,
         environment: Vec::new(),
+        secrets: Vec::new(),
         working_directory: None,
         user: None,
         readonly_root_filesystem: None,

@@ -33,6 +33,7 @@ use longshore_model::log_group::LogGroup;
 use longshore_model::placement::PlacementConstraint;
 use longshore_model::record::{Record, decode};
 use longshore_model::route::{InternetGateway, RouteTable};
+use longshore_model::secret::{Parameter, SealingKey, Secret};
 use longshore_model::service::{
     Deployment, Service, ServiceDeployment, ServiceEvent, ServiceRevision, TaskProtection,
 };
@@ -76,6 +77,9 @@ pub struct View {
     pub discovery_operations: Table<Operation>,
     pub alarms: Table<Alarm>,
     pub certificates: Table<Certificate>,
+    pub secrets: Table<Secret>,
+    pub parameters: Table<Parameter>,
+    pub sealing_keys: Table<SealingKey>,
     pub log_groups: Table<LogGroup>,
     pub client_tokens: Table<ClientToken>,
     /// What was not read yet by all who want to know.
@@ -445,6 +449,9 @@ impl longshore_model::change::View for View {
             DiscoveryInstance::TABLE => self.apply_discovery_instance(change),
             Operation::TABLE => self.discovery_operations.apply(change),
             Alarm::TABLE => self.alarms.apply(change),
+            Secret::TABLE => self.secrets.apply(change),
+            Parameter::TABLE => self.parameters.apply(change),
+            SealingKey::TABLE => self.sealing_keys.apply(change),
             Certificate::TABLE => self.certificates.apply(change),
             ControlPlane::TABLE => self.control_planes.apply(change),
             Authority::TABLE => self.authorities.apply(change),

@@ -3,8 +3,12 @@
 
 use crate::Outcome;
 use crate::data_dir::{self, DataDir};
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD as BASE64;
 use longshore_control::agents::admission;
+use longshore_control::vault::Vault;
 use longshore_control::{Context, RandomIds};
+use longshore_engine::View;
 use longshore_model::id::IdSource;
 use longshore_model::join::Administrator;
 use serde::{Deserialize, Serialize};
@@ -53,6 +57,48 @@ pub async fn shared(data_dir: &DataDir, context: &Context) -> Outcome<Credential
     let shared = Credentials { access_key_id, secret_access_key, account };
     data_dir::write(&data_dir.credentials(), &shared)?;
     Ok(shared)
+}
+
+/// What seals the store's secrets, with the key of the data directory, which is made now if there is none and nothing was
+/// sealed yet.
+pub fn vault(data_dir: &DataDir, view: &View) -> Outcome<Vault> {
+    let path = data_dir.sealing_key();
+    let present: Option<SealingKeyFile> = data_dir::read(&path)?;
+    let is_used = view.sealing_keys.iter().next().is_some();
+    let file = match present {
+        Some(present) => present,
+        None if is_used => {
+            return Err(format!(
+                "the store has secrets, and {0} is not there to open them: copy it from the data directory of the control \
+                 plane that sealed them, or from a backup, to {0}",
+                path.display()
+            )
+            .into());
+        }
+        None => {
+            let made = SealingKeyFile { key: BASE64.encode(Vault::make_key()) };
+            data_dir::write(&path, &made)?;
+            made
+        }
+    };
+    let damaged = |error: String| format!("{} is damaged: {error}", path.display());
+    let key = BASE64.decode(&file.key).map_err(|error| damaged(error.to_string()))?;
+    let vault = Vault::new(&key).map_err(|error| damaged(error.to_string()))?;
+    if !vault.fits(view) {
+        return Err(format!(
+            "{0} is not the key that sealed the secrets of this store: copy that key from the data directory of the control \
+             plane that sealed them to {0}",
+            path.display()
+        )
+        .into());
+    }
+    Ok(vault)
+}
+
+#[derive(Serialize, Deserialize)]
+struct SealingKeyFile {
+    /// In base64.
+    key: String,
 }
 
 /// Symbols at random; the alphabet's length divides 256, so each is as likely as the others.

@@ -83,6 +83,11 @@ impl DataDir {
         self.path.join("credentials.json")
     }
 
+    /// The key that seals the store's secrets.
+    pub fn sealing_key(&self) -> PathBuf {
+        self.path.join("sealing-key.json")
+    }
+
     /// Keeps others from using the directory until the process ends.
     pub fn lock(&self) -> Outcome<File> {
         let path = self.path.join("lock");

@@ -65,6 +65,8 @@ pub fn attributes(region: &str, number: usize) -> BTreeMap<String, String> {
         "com.amazonaws.ecs.capability.logging-driver.awslogs",
         "com.amazonaws.ecs.capability.privileged-container",
         "ecs.capability.execution-role-awslogs",
+        "ecs.capability.secrets.asm.environment-variables",
+        "ecs.capability.secrets.ssm.environment-variables",
         "ecs.capability.task-eni",
     ];
     let plain = capabilities.map(|name| (name, String::new()));

@@ -1,7 +1,7 @@
 //! Puts the parts of one machine together: store, control, containerd and the agents.
 
 use crate::config::Up;
-use crate::credentials::ACCOUNT;
+use crate::credentials::{self, ACCOUNT};
 use crate::data_dir::{DataDir, Identity};
 use crate::instance::{LINK, Machine, Opened};
 use crate::{Outcome, machine, traffic};
@@ -41,10 +41,11 @@ impl ControlPlane {
         let log_store =
             tokio::task::spawn_blocking(move || LogStore::open(&logs, log_store::Options::default()))
                 .await??;
+        let vault = credentials::vault(data_dir, &store.snapshot().view)?;
         let metrics = data_dir.metrics();
         let metric_store =
             tokio::task::spawn_blocking(move || MetricStore::open(&metrics, context::now())).await??;
-        let context = Arc::new(Context::new(store, log_store, metric_store, config));
+        let context = Arc::new(Context::new(store, log_store, metric_store, vault, config));
         let beside = vec![
             tokio::spawn(alarms::run(Arc::clone(&context))),
             tokio::spawn(housekeeping::run(Arc::clone(&context))),

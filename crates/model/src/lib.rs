@@ -21,6 +21,7 @@ pub mod record;
 pub mod resources;
 pub mod route;
 pub mod scope;
+pub mod secret;
 pub mod service;
 pub mod tag;
 pub mod task;

@@ -125,6 +125,12 @@ pub struct ContainerSpec {
     pub entry_point: Option<Vec<String>>,
     pub command: Option<Vec<String>>,
     pub environment: Vec<EnvironmentVariable>,
+    /// Variables that are secret.
+    #[serde(default)]
+    pub secrets: Vec<EnvironmentVariable>,
+    /// Why it has not got its secrets, so that it must not start.
+    #[serde(default)]
+    pub unresolved: Option<String>,
     pub working_directory: Option<String>,
     pub user: Option<String>,
     pub readonly_root_filesystem: bool,

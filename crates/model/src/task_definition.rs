@@ -121,6 +121,8 @@ pub struct ContainerDefinition {
     pub entry_point: Option<Vec<String>>,
     pub command: Option<Vec<String>>,
     pub environment: Vec<EnvironmentVariable>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub secrets: Vec<SecretReference>,
     pub working_directory: Option<String>,
     pub user: Option<String>,
     pub readonly_root_filesystem: Option<bool>,
@@ -226,6 +228,14 @@ pub struct MountPoint {
 pub struct VolumeFrom {
     pub container: String,
     pub read_only: bool,
+}
+
+/// A variable of the environment whose value is a secret's.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SecretReference {
+    pub name: String,
+    /// A parameter's name or ARN, or a secret's ARN, which may go on with a JSON key, a stage and a version.
+    pub value_from: String,
 }
 
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]

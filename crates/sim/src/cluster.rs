@@ -294,6 +294,7 @@ fn definition(kind: Kind) -> TaskDefinition {
         entry_point: None,
         command: None,
         environment: Vec::new(),
+        secrets: Vec::new(),
         working_directory: None,
         user: None,
         readonly_root_filesystem: None,

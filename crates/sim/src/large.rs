@@ -379,6 +379,7 @@ pub(crate) fn definition(revision: u32) -> TaskDefinition {
         entry_point: None,
         command: None,
         environment: Vec::new(),
+        secrets: Vec::new(),
         working_directory: None,
         user: None,
         readonly_root_filesystem: None,

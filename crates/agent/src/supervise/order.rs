@@ -173,6 +173,8 @@ pub mod tests {
             entry_point: None,
             command: None,
             environment: Vec::new(),
+            secrets: Vec::new(),
+            unresolved: None,
             working_directory: None,
             user: None,
             readonly_root_filesystem: false,

@@ -92,6 +92,9 @@ impl Supervisor {
             let kind = StartFailureKind::ResourceInitialization;
             return self.fail(Failed::new(kind, Some(&container), message.to_owned()));
         }
+        if let Some(why) = assignment.containers.iter().find_map(|spec| spec.unresolved.clone()) {
+            return self.fail(Failed::new(StartFailureKind::ResourceInitialization, None, why));
+        }
         self.observation.pull_started_at.get_or_insert(now());
         let preparation = Preparation { instance: Arc::clone(&self.instance), assignment };
         let preparing = self.work.spawn(async move { Done::Prepared(preparation.run().await) });
@@ -146,6 +149,7 @@ impl Supervisor {
             env: spec
                 .environment
                 .iter()
+                .chain(&spec.secrets)
                 .map(|variable| format!("{}={}", variable.name, variable.value))
                 .collect(),
             working_directory: spec.working_directory.clone(),

@@ -7,6 +7,7 @@ use crate::remote::token::Token;
 use longshore_control::agents::admission;
 use longshore_control::log_store::{LogStore, Options};
 use longshore_control::metric_store::MetricStore;
+use longshore_control::vault::Vault;
 use longshore_control::{Config, Context, context};
 use longshore_model::container_instance::{
     AgentVersion, Capacity, CpuArchitecture, Membership, Ports, Status,
@@ -39,7 +40,8 @@ async fn control() -> Machine {
         lambda_endpoint: None,
     };
     let metric_store = MetricStore::open(&logs.path().join("metrics"), context::now()).unwrap();
-    let context = Arc::new(Context::new(Arc::new(store), log_store, metric_store, config));
+    let vault = Vault::new(&Vault::make_key()).unwrap();
+    let context = Arc::new(Context::new(Arc::new(store), log_store, metric_store, vault, config));
     let gate = Listener::new(Arc::clone(&context)).await.unwrap();
     let fingerprint = authority::fingerprint_of(gate.authority()).unwrap();
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();

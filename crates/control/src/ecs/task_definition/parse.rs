@@ -10,7 +10,7 @@ use longshore_ecs as ecs;
 use longshore_model::container_instance::CpuArchitecture;
 use longshore_model::task_definition::{
     AwsLogs, Compatibility, ContainerDefinition, EnvironmentVariable, NetworkMode, PortMapping, Protocol,
-    Status, TaskDefinition,
+    SecretReference, Status, TaskDefinition,
 };
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -211,7 +211,6 @@ fn container(given: ecs::ContainerDefinition, region: &str) -> Result<ContainerD
         ("containerDefinitions.repositoryCredentials", repository_credentials.given()),
         ("containerDefinitions.links", links.given()),
         ("containerDefinitions.environmentFiles", environment_files.given()),
-        ("containerDefinitions.secrets", secrets.given()),
         (
             "containerDefinitions.versionConsistency=enabled",
             version_consistency == Some(ecs::VersionConsistency::Enabled),
@@ -239,6 +238,8 @@ fn container(given: ecs::ContainerDefinition, region: &str) -> Result<ContainerD
     }
     let labels = docker_labels.unwrap_or_default();
     isolation::check_labels(&labels)?;
+    let environment = environment_variables(environment)?;
+    let secrets = secret_references(secrets, &environment)?;
     Ok(ContainerDefinition {
         name,
         image,
@@ -248,7 +249,8 @@ fn container(given: ecs::ContainerDefinition, region: &str) -> Result<ContainerD
         essential: essential.unwrap_or(true),
         entry_point: entry_point.filter(|words| !words.is_empty()),
         command: command.filter(|words| !words.is_empty()),
-        environment: environment_variables(environment)?,
+        environment,
+        secrets,
         working_directory: working_directory.filter(|directory| !directory.is_empty()),
         user: user.filter(|user| !user.is_empty()),
         readonly_root_filesystem,
@@ -309,6 +311,32 @@ pub fn environment_variables(
         Ok(EnvironmentVariable { name, value })
     };
     given.unwrap_or_default().into_iter().map(one).collect()
+}
+
+fn secret_references(
+    given: Option<Vec<ecs::Secret>>,
+    environment: &[EnvironmentVariable],
+) -> Result<Vec<SecretReference>, ecs::Error> {
+    let mut names: BTreeSet<&str> = environment.iter().map(|variable| variable.name.as_str()).collect();
+    let given = given.unwrap_or_default();
+    for ecs::Secret { name, value_from } in &given {
+        if name.is_empty() || name.contains(['=', '\0']) {
+            return Err(client(format!("The secret name '{name}' is not valid.")));
+        }
+        if value_from.is_empty() {
+            return Err(client(format!("The secret {name} needs a valueFrom.")));
+        }
+        if !names.insert(name) {
+            return Err(client(format!(
+                "The secret name must be unique and not shared with any new or existing environment variables set on the \
+                 container, such as '{name}'."
+            )));
+        }
+    }
+    Ok(given
+        .into_iter()
+        .map(|ecs::Secret { name, value_from }| SecretReference { name, value_from })
+        .collect())
 }
 
 fn port_mapping(given: ecs::PortMapping) -> Result<PortMapping, ecs::Error> {
@@ -416,6 +444,12 @@ fn check_fargate(definition: &TaskDefinition) -> Result<(), ecs::Error> {
     if definition.volumes.iter().any(|volume| volume.host_path.is_some()) {
         return Err(client(
             "host.sourcePath is not supported on Fargate: leave it out for a volume of the task.",
+        ));
+    }
+    let has_secrets = definition.containers.iter().any(|container| !container.secrets.is_empty());
+    if has_secrets && definition.execution_role_arn.is_none() {
+        return Err(client(
+            "When you are specifying container secrets on Fargate, you must also specify a value for 'executionRoleArn'.",
         ));
     }
     for container in &definition.containers {

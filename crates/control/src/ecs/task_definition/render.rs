@@ -4,10 +4,11 @@ use super::isolation::{check_fargate, render_control, render_host, render_linux,
 use super::together;
 use crate::ecs::placement;
 use crate::ecs::task_definition::fargate_size;
+use crate::secrets;
 use longshore_ecs as ecs;
 use longshore_model::task_definition::{
     AwsLogs, Compatibility, ContainerDefinition, EnvironmentVariable, NetworkMode, PortMapping, Protocol,
-    Status, TaskDefinition,
+    SecretReference, Status, TaskDefinition,
 };
 use longshore_wire::Timestamp;
 
@@ -112,6 +113,10 @@ fn required_attributes(d: &TaskDefinition) -> Vec<ecs::Attribute> {
     if d.containers.iter().any(|c| c.isolation.privileged == Some(true)) {
         names.push("com.amazonaws.ecs.capability.privileged-container");
     }
+    let mut sources: Vec<_> = d.containers.iter().flat_map(|c| secrets::sources(&c.secrets)).collect();
+    sources.sort_unstable();
+    sources.dedup();
+    names.extend(sources);
     names.push("com.amazonaws.ecs.capability.docker-remote-api.1.18");
     if d.network_mode == Some(NetworkMode::Awsvpc) {
         names.push("ecs.capability.task-eni");
@@ -139,6 +144,7 @@ fn container(d: &TaskDefinition, c: &ContainerDefinition) -> ecs::ContainerDefin
         entry_point: c.entry_point.clone(),
         command: c.command.clone(),
         environment: Some(environment(&c.environment)),
+        secrets: (!c.secrets.is_empty()).then(|| c.secrets.iter().map(secret).collect()),
         mount_points: Some(c.mount_points.iter().map(together::render_mount_point).collect()),
         volumes_from: Some(c.volumes_from.iter().map(together::render_volume_from).collect()),
         depends_on: (!c.depends_on.is_empty())
@@ -165,6 +171,10 @@ fn container(d: &TaskDefinition, c: &ContainerDefinition) -> ecs::ContainerDefin
         docker_labels: (!c.labels.is_empty()).then(|| c.labels.clone()),
         ..ecs::ContainerDefinition::default()
     }
+}
+
+fn secret(reference: &SecretReference) -> ecs::Secret {
+    ecs::Secret { name: reference.name.clone(), value_from: reference.value_from.clone() }
 }
 
 pub fn environment(variables: &[EnvironmentVariable]) -> Vec<ecs::KeyValuePair> {

@@ -1,0 +1,52 @@
+//! Tags of secrets. Follows
+//! <https://docs.aws.amazon.com/secretsmanager/latest/apireference/API_TagResource.html>.
+
+use super::{change, invalid};
+use crate::api::Call;
+use longshore_model::{Tags, tag};
+use longshore_secretsmanager as secretsmanager;
+use longshore_wire::Fault;
+
+pub fn with(present: &Tags, more: Vec<secretsmanager::Tag>) -> Result<Tags, Fault> {
+    let mut given = Tags::default();
+    for secretsmanager::Tag { key, value } in more {
+        let key = key.unwrap_or_default();
+        if key.is_empty() || key.to_ascii_lowercase().starts_with("aws:") {
+            return Err(invalid(format!(
+                "Tag key '{key}' is not valid: it cannot be empty or begin with aws:."
+            )));
+        }
+        given.0.insert(key, value.unwrap_or_default());
+    }
+    present.with(given).map_err(|tag::Error::TooMany| {
+        invalid(format!("The maximum number of tags on a secret is {}.", tag::LIMIT))
+    })
+}
+
+pub fn render(tags: &Tags) -> Vec<secretsmanager::Tag> {
+    let tag = |(key, value): (&String, &String)| secretsmanager::Tag {
+        key: Some(key.clone()),
+        value: Some(value.clone()),
+    };
+    tags.0.iter().map(tag).collect()
+}
+
+pub async fn add(call: Call, request: secretsmanager::TagResourceRequest) -> Result<(), Fault> {
+    let secretsmanager::TagResourceRequest { secret_id, tags } = request;
+    change(&call, &secret_id, |secret| {
+        secret.tags = with(&secret.tags, tags.clone())?;
+        Ok(())
+    })
+    .await?;
+    Ok(())
+}
+
+pub async fn remove(call: Call, request: secretsmanager::UntagResourceRequest) -> Result<(), Fault> {
+    let secretsmanager::UntagResourceRequest { secret_id, tag_keys } = request;
+    change(&call, &secret_id, |secret| {
+        secret.tags.0.retain(|key, _| !tag_keys.contains(key));
+        Ok(())
+    })
+    .await?;
+    Ok(())
+}
