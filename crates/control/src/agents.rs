@@ -10,7 +10,7 @@ use crate::context::{CommitError, Context};
 use crate::liveness::disconnected;
 use crate::secrets;
 use log_intake::LogIntake;
-use longshore_engine::{View, assignment, firewall, registration};
+use longshore_engine::{View, assignment, firewall, instance, registration};
 use longshore_model::change::{Batch, Key};
 use longshore_model::cluster::{self, Cluster, ContainerInsights};
 use longshore_model::container_instance::{Capacity, ContainerInstance, Membership};
@@ -43,8 +43,10 @@ pub enum Ended {
     Isolated,
     #[error("the agent did not say who it is first")]
     NoHello,
+    #[error("the instance was terminated")]
+    Terminated,
     #[error("register the instance")]
-    Register(#[source] CommitError),
+    Register(#[from] CommitError),
 }
 
 /// The links of this process by their instances. Of two links of one instance the newer one counts: its agent has lost
@@ -124,7 +126,7 @@ pub async fn serve(context: Arc<Context>, capacity: Capacity, mut link: Link) ->
         Err(ended) => return ended,
     };
     let serving = async {
-        register(&context, &hello, &capacity).await.map_err(Ended::Register)?;
+        register(&context, &hello, &capacity).await?;
         Connection {
             context: Arc::clone(&context),
             hello,
@@ -151,13 +153,16 @@ pub async fn serve(context: Arc<Context>, capacity: Capacity, mut link: Link) ->
 }
 
 /// Registers an instance, and makes its cluster where that is missing, as ECS's agent makes `default`.
-async fn register(context: &Context, hello: &Hello, capacity: &Capacity) -> Result<(), CommitError> {
+async fn register(context: &Context, hello: &Hello, capacity: &Capacity) -> Result<(), Ended> {
     if let Capacity::Cluster(member) = capacity {
         context.open_region(&member.scope).await?;
     }
     context
         .commit(|snapshot, transaction| {
             if let Capacity::Cluster(member) = capacity {
+                if member.launched && !instance::exists(&snapshot.view, member) {
+                    return Err(Ended::Terminated);
+                }
                 make_cluster(context, &snapshot.view, member, transaction);
             }
             let present = snapshot.view.container_instances.get(&ContainerInstance::key_of(hello.instance));
@@ -277,7 +282,7 @@ impl Connection {
         match present.map(|instance| instance.connected_to == Some(self.context.id)) {
             Some(true) => Ok(()),
             Some(false) => Err(Ended::Superseded),
-            None => register(&self.context, &self.hello, &self.capacity).await.map_err(Ended::Register),
+            None => register(&self.context, &self.hello, &self.capacity).await,
         }
     }
 

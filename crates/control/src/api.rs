@@ -120,6 +120,7 @@ impl Default for Services {
     fn default() -> Self {
         Self::new([
             crate::acm::routes(),
+            crate::autoscaling::routes(),
             crate::cloudwatch::routes(),
             crate::ecs::routes(),
             crate::ec2::routes(),

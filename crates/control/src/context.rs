@@ -5,6 +5,7 @@ use crate::log_store::LogStore;
 use crate::metric_store::MetricStore;
 use crate::vault::Vault;
 use longshore_engine::{View, default_vpc, discovery, events};
+use longshore_model::container_instance::CpuArchitecture;
 use longshore_model::control_plane::ControlPlaneId;
 use longshore_model::id::IdSource;
 use longshore_model::vpc::{Cidr, OpenedRegion};
@@ -29,6 +30,10 @@ pub struct Config {
     pub instance_lost_after: Duration,
     /// How long a task without health checks has to run to count as healthy for its service.
     pub task_healthy_after: Duration,
+    /// What the EC2 instances are that are launched on this machine; `None` where none can be.
+    pub instances: Option<CpuArchitecture>,
+    /// How long an Auto Scaling group must have more instances than its tasks need before ECS takes them away.
+    pub scale_in_after: Duration,
     /// The URL at which the functions of lifecycle hooks are called.
     pub lambda_endpoint: Option<String>,
 }

@@ -38,6 +38,8 @@ async fn refused(services: &Services) -> Refused {
         shared_store: false,
         instance_lost_after: std::time::Duration::MAX,
         task_healthy_after: std::time::Duration::ZERO,
+        scale_in_after: std::time::Duration::ZERO,
+        instances: Some(longshore_model::container_instance::CpuArchitecture::X86_64),
         lambda_endpoint: None,
     };
     let metric_store = MetricStore::open(&directory.path().join("metrics"), context::now()).unwrap();

@@ -89,6 +89,8 @@ impl ControlPlane {
             shared_store: true,
             instance_lost_after: Duration::from_secs(3600),
             task_healthy_after: Duration::ZERO,
+            scale_in_after: Duration::ZERO,
+            instances: None,
             lambda_endpoint: None,
         };
         let metric_store = MetricStore::open(&logs.path().join("metrics"), context::now()).unwrap();

@@ -267,6 +267,8 @@ fn instance(number: usize, id: ContainerInstanceId) -> ContainerInstance {
             cluster: "default".to_owned(),
             launch_type: LaunchType::Ec2,
             ec2_instance_id: Some(format!("i-{number:017x}")),
+            launched: false,
+            capacity_provider: None,
             status: Status::Active,
         }),
         resources: Resources { cpu: SIZE.cpu * ROOM, memory: SIZE.memory * ROOM },

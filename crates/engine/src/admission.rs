@@ -85,6 +85,8 @@ mod tests {
             cluster: "default".to_owned(),
             launch_type: LaunchType::External,
             ec2_instance_id: None,
+            launched: false,
+            capacity_provider: None,
             status,
         })
     }

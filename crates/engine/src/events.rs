@@ -250,6 +250,8 @@ mod tests {
             cluster: "default".to_owned(),
             launch_type: LaunchType::Ec2,
             ec2_instance_id: None,
+            launched: false,
+            capacity_provider: None,
             status: Status::Active,
         }
     }

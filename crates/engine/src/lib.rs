@@ -4,6 +4,7 @@
 pub mod admission;
 pub mod alarms;
 pub mod assignment;
+pub mod auto_scaling;
 pub mod capacity_provider;
 pub mod default_vpc;
 pub mod discovery;
@@ -12,6 +13,8 @@ pub mod edge;
 pub mod elb;
 pub mod events;
 pub mod firewall;
+pub mod instance;
+pub mod instance_type;
 pub mod lifecycle;
 pub mod membership;
 pub mod metrics;

@@ -20,6 +20,8 @@ pub use shelves::{ATTRIBUTES, Orders, Shelf, Sorting, Values, leading, value};
 use demands::Demand;
 use imbl::{OrdMap, OrdSet};
 use longshore_model::alarm::Alarm;
+use longshore_model::auto_scaling::{AutoScalingGroup, ScalingActivity};
+use longshore_model::capacity_provider::CapacityProvider;
 use longshore_model::certificate::Certificate;
 use longshore_model::change::{Change, Key, Undecodable};
 use longshore_model::cluster::Cluster;
@@ -28,6 +30,7 @@ use longshore_model::control_plane::ControlPlane;
 use longshore_model::discovery::{DiscoveryInstance, DiscoveryService, Namespace, Operation};
 use longshore_model::elb::{Listener, ListenerRule, LoadBalancer, Target, TargetGroup};
 use longshore_model::event::Event;
+use longshore_model::instance::{Instance, LaunchTemplate};
 use longshore_model::join::{Administrator, Admission, Authority, JoinToken};
 use longshore_model::log_group::LogGroup;
 use longshore_model::placement::PlacementConstraint;
@@ -77,6 +80,11 @@ pub struct View {
     pub discovery_operations: Table<Operation>,
     pub alarms: Table<Alarm>,
     pub certificates: Table<Certificate>,
+    pub instances: Table<Instance>,
+    pub launch_templates: Table<LaunchTemplate>,
+    pub auto_scaling_groups: Table<AutoScalingGroup>,
+    pub scaling_activities: Table<ScalingActivity>,
+    pub capacity_providers: Table<CapacityProvider>,
     pub secrets: Table<Secret>,
     pub parameters: Table<Parameter>,
     pub sealing_keys: Table<SealingKey>,
@@ -453,6 +461,11 @@ impl longshore_model::change::View for View {
             Parameter::TABLE => self.parameters.apply(change),
             SealingKey::TABLE => self.sealing_keys.apply(change),
             Certificate::TABLE => self.certificates.apply(change),
+            Instance::TABLE => self.instances.apply(change),
+            LaunchTemplate::TABLE => self.launch_templates.apply(change),
+            AutoScalingGroup::TABLE => self.auto_scaling_groups.apply(change),
+            ScalingActivity::TABLE => self.scaling_activities.apply(change),
+            CapacityProvider::TABLE => self.capacity_providers.apply(change),
             ControlPlane::TABLE => self.control_planes.apply(change),
             Authority::TABLE => self.authorities.apply(change),
             Administrator::TABLE => self.administrators.apply(change),

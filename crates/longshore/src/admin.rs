@@ -3,10 +3,10 @@
 
 use crate::Outcome;
 use crate::credentials::ACCOUNT;
+use crate::instance::Runtimes;
 use crate::remote::token::Token;
 use clap::ValueEnum;
 use longshore_agent::image::ImageRef;
-use longshore_agent::runtime::Runtime;
 use longshore_control::Context;
 use longshore_control::agents::admission;
 use longshore_control::ecs::event::render;
@@ -54,7 +54,7 @@ const LONGEST: u64 = 16 * 1024;
 pub struct Admin {
     /// None on a machine that runs an agent alone.
     pub context: Option<Arc<Context>>,
-    pub runtimes: Vec<Arc<dyn Runtime>>,
+    pub runtimes: Runtimes,
     pub stop: mpsc::Sender<()>,
     /// Of the authority, where agents of other machines are let in.
     pub fingerprint: Option<String>,
@@ -102,6 +102,8 @@ impl Admin {
                 cluster: cluster.clone(),
                 launch_type,
                 ec2_instance_id: None,
+                launched: false,
+                capacity_provider: None,
                 status: Status::Active,
             })
         };
@@ -218,9 +220,9 @@ async fn load(
         Err(error) => return Answer::Failed(format!("--tag: {}", crate::chain(&error))),
     };
     let mut names = Vec::new();
-    for (index, runtime) in admin.runtimes.iter().enumerate() {
-        let progress =
-            Answer::Progress(format!("importing on instance {} of {}", index + 1, admin.runtimes.len()));
+    let runtimes = admin.runtimes.all();
+    for (index, runtime) in runtimes.iter().enumerate() {
+        let progress = Answer::Progress(format!("importing on instance {} of {}", index + 1, runtimes.len()));
         if say(write, &progress).await.is_err() {
             return Answer::Failed("nobody waits for the import any more".to_owned());
         }

@@ -4,7 +4,7 @@ use crate::Outcome;
 use crate::admin::{self, Admin};
 use crate::config::{Agent, AgentArgs};
 use crate::data_dir::DataDir;
-use crate::instance::{LINK, Machine, Opened};
+use crate::instance::{LINK, Machine, Opened, Runtimes};
 use crate::machine;
 use crate::remote::connector::{self, Identity, Messages};
 use crate::up::until_told;
@@ -31,11 +31,13 @@ pub async fn run(args: AgentArgs) -> Outcome {
         Some(address) => Containerd::external(data_dir.path(), address).await?,
         None => Containerd::start(data_dir.path()).await?,
     };
+    let containerd = Arc::new(containerd);
     let machine = Machine {
-        data_dir: &data_dir,
-        containerd: &containerd,
+        data_dir: data_dir.clone(),
+        containerd: Arc::clone(&containerd),
+        runtimes: Runtimes::default(),
         vpc_cidr: identity.vpc_cidr,
-        mirrors: &settings.mirrors,
+        mirrors: settings.mirrors.clone(),
         clock: Arc::new(now),
         stop_timeout: settings.stop_timeout,
         // The names of tasks are answered where the control plane is, and not yet here.
@@ -43,7 +45,7 @@ pub async fn run(args: AgentArgs) -> Outcome {
     };
     let hello = hello(&identity, &settings)?;
     let Opened { instance, from_agent } = machine.open(0, network::Instance::Host, hello.clone()).await?;
-    let runtimes = vec![Arc::clone(&instance.runtime)];
+    let runtimes = machine.runtimes.clone();
     let (incoming, from_control) = mpsc::channel(LINK);
     let running = tokio::spawn(agent::run(instance, from_control));
     let (stop, stopped) = mpsc::channel(1);

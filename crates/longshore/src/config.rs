@@ -15,6 +15,8 @@ use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::time::Duration;
 
+/// As AWS waits with taking instances away.
+const SCALE_IN_AFTER: Duration = Duration::from_secs(15 * 60);
 /// After which an instance's tasks are given up.
 const LOST_AFTER: Duration = Duration::from_secs(60);
 
@@ -77,6 +79,10 @@ pub struct UpArgs {
     /// How long a service's task without health checks runs before it counts as healthy: 5s, 40s [default: 0s].
     #[arg(long, env = "LONGSHORE_TASK_HEALTHY_AFTER", value_name = "PERIOD")]
     task_healthy_after: Option<Period>,
+    /// How long an Auto Scaling group has more instances than its tasks need before managed scaling takes them away:
+    /// 5m, 15m [default: 15m].
+    #[arg(long, env = "LONGSHORE_SCALE_IN_AFTER", value_name = "PERIOD")]
+    scale_in_after: Option<Period>,
     /// Where the functions of lifecycle hooks are called, by Lambda's Invoke: http://HOST:PORT [default: nowhere].
     #[arg(long, env = "LONGSHORE_LAMBDA_ENDPOINT", value_name = "URL")]
     lambda_endpoint: Option<String>,
@@ -118,6 +124,10 @@ pub struct ControlArgs {
     /// How long a service's task without health checks runs before it counts as healthy: 5s, 40s [default: 0s].
     #[arg(long, env = "LONGSHORE_TASK_HEALTHY_AFTER", value_name = "PERIOD")]
     task_healthy_after: Option<Period>,
+    /// How long an Auto Scaling group has more instances than its tasks need before managed scaling takes them away:
+    /// 5m, 15m [default: 15m].
+    #[arg(long, env = "LONGSHORE_SCALE_IN_AFTER", value_name = "PERIOD")]
+    scale_in_after: Option<Period>,
     /// Where the functions of lifecycle hooks are called, by Lambda's Invoke: http://HOST:PORT [default: nowhere].
     #[arg(long, env = "LONGSHORE_LAMBDA_ENDPOINT", value_name = "URL")]
     lambda_endpoint: Option<String>,
@@ -280,6 +290,7 @@ pub struct Up {
     pub agents_listen: Option<SocketAddr>,
     pub instance_lost_after: Duration,
     pub task_healthy_after: Duration,
+    pub scale_in_after: Duration,
     pub lambda_endpoint: Option<String>,
 }
 
@@ -296,6 +307,7 @@ pub struct Control {
     pub keep_stopped_tasks_hours: u32,
     pub instance_lost_after: Duration,
     pub task_healthy_after: Duration,
+    pub scale_in_after: Duration,
     pub lambda_endpoint: Option<String>,
 }
 
@@ -318,6 +330,7 @@ struct File {
     agents_listen: Option<SocketAddr>,
     instance_lost_after: Option<String>,
     task_healthy_after: Option<String>,
+    scale_in_after: Option<String>,
     lambda_endpoint: Option<String>,
     etcd_endpoints: Option<Vec<String>>,
     etcd_prefix: Option<String>,
@@ -382,6 +395,7 @@ impl ControlArgs {
                 .unwrap_or(24),
             instance_lost_after: period(self.instance_lost_after, file.instance_lost_after, LOST_AFTER)?,
             task_healthy_after: period(self.task_healthy_after, file.task_healthy_after, Duration::ZERO)?,
+            scale_in_after: period(self.scale_in_after, file.scale_in_after, SCALE_IN_AFTER)?,
             lambda_endpoint: endpoint(self.lambda_endpoint.or(file.lambda_endpoint))?,
         };
         check_auth(control.auth, control.listen)?;
@@ -413,6 +427,7 @@ impl UpArgs {
             agents_listen: self.agents_listen.or(file.agents_listen),
             instance_lost_after: period(self.instance_lost_after, file.instance_lost_after, LOST_AFTER)?,
             task_healthy_after: period(self.task_healthy_after, file.task_healthy_after, Duration::ZERO)?,
+            scale_in_after: period(self.scale_in_after, file.scale_in_after, SCALE_IN_AFTER)?,
             lambda_endpoint: endpoint(self.lambda_endpoint.or(file.lambda_endpoint))?,
         };
         up.check()?;

@@ -4,6 +4,7 @@ use crate::admin::{self, Admin};
 use crate::api::ServerApi;
 use crate::config::{Control, ControlArgs};
 use crate::data_dir::{DataDir, Running};
+use crate::instance::Runtimes;
 use crate::remote::authority::fingerprint_of;
 use crate::remote::listener::Listener;
 use crate::server::ControlPlane;
@@ -30,6 +31,8 @@ pub async fn run(args: ControlArgs) -> Outcome {
         shared_store: !settings.etcd_endpoints.is_empty(),
         instance_lost_after: settings.instance_lost_after,
         task_healthy_after: settings.task_healthy_after,
+        instances: None,
+        scale_in_after: settings.scale_in_after,
         lambda_endpoint: settings.lambda_endpoint.clone(),
     };
     let control = ControlPlane::start(&data_dir, store, config).await?;
@@ -43,7 +46,8 @@ pub async fn run(args: ControlArgs) -> Outcome {
     let fingerprint = Some(fingerprint_of(gate.authority())?);
     let serving_agents = tokio::spawn(gate.serve(agents));
     let (stop, stopped) = mpsc::channel(1);
-    let admin = Admin { context: Some(Arc::clone(&context)), runtimes: Vec::new(), stop, fingerprint };
+    let admin =
+        Admin { context: Some(Arc::clone(&context)), runtimes: Runtimes::default(), stop, fingerprint };
     admin::serve(&data_dir.admin_socket(), admin).await?;
 
     let (shutdown, shutting_down) = watch::channel(false);

@@ -9,6 +9,7 @@ use std::io::Write;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
+#[derive(Clone)]
 pub struct DataDir {
     path: PathBuf,
 }

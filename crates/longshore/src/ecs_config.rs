@@ -40,6 +40,58 @@ pub fn read(path: &Path) -> Outcome<EcsConfig> {
     }
 }
 
+/// What user data writes into the file, whatever commands it uses: the assignments to `ECS_…` in it, or the settings of
+/// Bottlerocket. Nothing else of user data has an effect.
+pub fn of_user_data(text: &str) -> Result<EcsConfig, String> {
+    let mut lines: Vec<String> = text.lines().filter_map(assignment).collect();
+    let mut section = "";
+    for line in text.lines().map(str::trim) {
+        if line.starts_with('[') {
+            section = line;
+        } else if section == "[settings.ecs]"
+            && let Some((key, value)) = line.split_once('=')
+            && key.trim() == "cluster"
+        {
+            lines.push(format!("ECS_CLUSTER={}", value.trim()));
+        }
+    }
+    parse(&lines.join("\n"))
+}
+
+/// `ECS_KEY=VALUE` of a line such as `echo "ECS_CLUSTER=web" >> /etc/ecs/ecs.config`.
+fn assignment(line: &str) -> Option<String> {
+    let start = line.find("ECS_")?;
+    let before = line.get(..start)?.trim_end();
+    if before.starts_with('#') {
+        return None;
+    }
+    let rest = line.get(start..)?;
+    let (key, _) = rest.split_once('=')?;
+    if !key.chars().all(|c| c.is_ascii_uppercase() || c.is_ascii_digit() || c == '_') {
+        return None;
+    }
+    let quote = before.chars().last().filter(|c| ['"', '\''].contains(c));
+    let written = match quote {
+        Some(quote) => quoted(rest, quote),
+        None => rest.split(" >").next().unwrap_or(rest).to_owned(),
+    };
+    Some(written.trim().to_owned())
+}
+
+/// The text up to a closing quote, with what a backslash keeps.
+fn quoted(text: &str, quote: char) -> String {
+    let mut written = String::new();
+    let mut chars = text.chars();
+    while let Some(c) = chars.next() {
+        match c {
+            '\\' if quote == '"' => written.extend(chars.next()),
+            c if c == quote => break,
+            c => written.push(c),
+        }
+    }
+    written
+}
+
 fn parse(text: &str) -> Result<EcsConfig, String> {
     let mut config = EcsConfig::default();
     for line in text.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#')) {
@@ -136,6 +188,26 @@ mod tests {
         assert_eq!(read.stop_timeout, Some(Duration::from_secs(90)));
         assert_eq!(read.availability_zone.as_deref(), Some("us-east-1b"));
         assert_eq!(read.unused, ["ECS_ENABLE_TASK_IAM_ROLE"]);
+    }
+
+    #[test]
+    fn user_data_says_what_it_writes() {
+        let cluster = |text: &str| of_user_data(text).unwrap().cluster.unwrap_or_default();
+        assert_eq!(cluster("#!/bin/bash\necho \"ECS_CLUSTER=web\" >> /etc/ecs/ecs.config\n"), "web");
+        assert_eq!(cluster("#!/bin/bash\necho ECS_CLUSTER=web >> /etc/ecs/ecs.config"), "web");
+        assert_eq!(cluster("echo 'ECS_CLUSTER=web' >>/etc/ecs/ecs.config"), "web");
+        assert_eq!(
+            cluster("cat <<'EOF' >> /etc/ecs/ecs.config\nECS_CLUSTER=web\nECS_LOGLEVEL=debug\nEOF"),
+            "web"
+        );
+        assert_eq!(cluster("#cloud-config\nwrite_files:\n- content: |\n    ECS_CLUSTER=web\n"), "web");
+        assert_eq!(cluster("[settings.host-containers]\n[settings.ecs]\ncluster = \"web\"\n"), "web");
+        assert_eq!(cluster("# ECS_CLUSTER=other\nyum update -y\n"), "");
+        let attributes = r#"echo "ECS_INSTANCE_ATTRIBUTES={\"disk\": \"ssd\"}" >> /etc/ecs/ecs.config"#;
+        let read = of_user_data(attributes).unwrap();
+        assert_eq!(read.attributes.get("disk").map(String::as_str), Some("ssd"));
+        let attributes = r#"echo ECS_INSTANCE_ATTRIBUTES='{"disk": "ssd"}' >> /etc/ecs/ecs.config"#;
+        assert_eq!(of_user_data(attributes).unwrap(), read);
     }
 
     #[test]

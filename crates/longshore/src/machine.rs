@@ -54,8 +54,13 @@ pub fn cpu_architecture() -> CpuArchitecture {
 /// What ECS's agent says of a machine, with a zone of the region for each in turn.
 pub fn attributes(region: &str, number: usize) -> BTreeMap<String, String> {
     let zone = ["a", "b", "c"].get(number % 3).copied().unwrap_or("a");
+    attributes_in(&format!("{region}{zone}"))
+}
+
+/// The same of a machine in this zone.
+pub fn attributes_in(zone: &str) -> BTreeMap<String, String> {
     let valued = [
-        ("ecs.availability-zone", format!("{region}{zone}")),
+        ("ecs.availability-zone", zone.to_owned()),
         ("ecs.cpu-architecture", cpu_architecture().attribute().to_owned()),
         ("ecs.os-family", "LINUX".to_owned()),
         ("ecs.os-type", "linux".to_owned()),

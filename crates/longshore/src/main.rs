@@ -11,6 +11,7 @@ mod down;
 mod ecs_config;
 mod env;
 mod events;
+mod fleet;
 mod image;
 mod instance;
 mod interrupt;

@@ -3,15 +3,18 @@
 use crate::config::Up;
 use crate::credentials::{self, ACCOUNT};
 use crate::data_dir::{DataDir, Identity};
-use crate::instance::{LINK, Machine, Opened};
+use crate::fleet;
+use crate::instance::{LINK, Machine, Opened, Runtimes};
 use crate::{Outcome, machine, traffic};
 use longshore_agent::agent;
 use longshore_agent::network;
-use longshore_agent::runtime::{Runtime, supervisor::Containerd};
+use longshore_agent::runtime::supervisor::Containerd;
 use longshore_control::agents::{self, Link};
 use longshore_control::log_store::{self, LogStore};
 use longshore_control::metric_store::MetricStore;
-use longshore_control::{Config, Context, RandomIds, alarms, context, housekeeping, liveness, reconcile};
+use longshore_control::{
+    Config, Context, RandomIds, alarms, context, housekeeping, liveness, reconcile, scaling,
+};
 use longshore_engine::View;
 use longshore_model::container_instance::{AgentVersion, Capacity, Membership, Ports, Status};
 use longshore_model::id::IdSource;
@@ -51,6 +54,7 @@ impl ControlPlane {
             tokio::spawn(housekeeping::run(Arc::clone(&context))),
             tokio::spawn(liveness::run(Arc::clone(&context))),
             tokio::spawn(reconcile::run(Arc::clone(&context))),
+            tokio::spawn(scaling::run(Arc::clone(&context))),
         ];
         Ok(Self { context, beside })
     }
@@ -63,8 +67,8 @@ impl ControlPlane {
 /// A control plane and the instances of its machine: everything but the APIs' front.
 pub struct Server {
     pub control: ControlPlane,
-    pub containerd: Containerd,
-    pub runtimes: Vec<Arc<dyn Runtime>>,
+    machine: Machine,
+    pub runtimes: Runtimes,
     pub instances: Vec<ContainerInstanceId>,
     running: Vec<JoinHandle<()>>,
 }
@@ -80,6 +84,8 @@ impl Server {
             shared_store: false,
             instance_lost_after: up.instance_lost_after,
             task_healthy_after: up.task_healthy_after,
+            instances: Some(machine::cpu_architecture()),
+            scale_in_after: up.scale_in_after,
             lambda_endpoint: up.lambda_endpoint.clone(),
         };
         let control = ControlPlane::start(data_dir, store, config).await?;
@@ -87,8 +93,19 @@ impl Server {
             Some(address) => Containerd::external(data_dir.path(), address).await?,
             None => Containerd::start(data_dir.path()).await?,
         };
-        let mut server =
-            Self { control, containerd, runtimes: Vec::new(), instances: Vec::new(), running: Vec::new() };
+        let runtimes = Runtimes::default();
+        let timekeeper = Arc::clone(&control.context);
+        let machine = Machine {
+            data_dir: data_dir.clone(),
+            containerd: Arc::new(containerd),
+            runtimes: runtimes.clone(),
+            vpc_cidr: control.context.config.vpc_cidr,
+            mirrors: up.mirrors.clone(),
+            clock: Arc::new(move || timekeeper.now()),
+            stop_timeout: agent::STOP_TIMEOUT,
+            has_edge: true,
+        };
+        let mut server = Self { control, machine, runtimes, instances: Vec::new(), running: Vec::new() };
         let parts = up.instances + up.container_instances;
         let resources = machine::share(parts, up.overcommit_cpu, up.overcommit_memory)?;
         for (index, id) in identity.instances.iter().enumerate() {
@@ -97,15 +114,17 @@ impl Server {
                 (_, Ok(number)) => network::Instance::Namespaced(number),
             };
             let hello = hello(*id, format!("instance-{}", index + 1), resources, BTreeMap::new());
-            server.start_instance(data_dir, up, index, place, hello, Capacity::Fargate).await?;
+            server.start_instance(index, place, hello, Capacity::Fargate).await?;
         }
         for (number, id) in identity.container_instances.iter().enumerate() {
             let index = MEMBERS + number;
             let place = network::Instance::Namespaced(u16::try_from(index)?);
             let name = format!("container-instance-{}", number + 1);
             let hello = hello(*id, name, resources, machine::attributes(REGION, number));
-            server.start_instance(data_dir, up, index, place, hello, member_of(up, *id)).await?;
+            server.start_instance(index, place, hello, member_of(up, *id)).await?;
         }
+        let fleet = fleet::run(Arc::clone(&server.control.context), server.machine.clone());
+        server.running.push(tokio::spawn(fleet));
         server.running.extend(traffic::start(&server.control.context, data_dir.path()).await?);
         wait_for_agents(&server.control.context, &server.instances).await;
         Ok(server)
@@ -113,27 +132,14 @@ impl Server {
 
     async fn start_instance(
         &mut self,
-        data_dir: &DataDir,
-        up: &Up,
         index: usize,
         place: network::Instance,
         hello: Hello,
         capacity: Capacity,
     ) -> Outcome {
         let context = Arc::clone(&self.control.context);
-        let timekeeper = Arc::clone(&context);
-        let machine = Machine {
-            data_dir,
-            containerd: &self.containerd,
-            vpc_cidr: context.config.vpc_cidr,
-            mirrors: &up.mirrors,
-            clock: Arc::new(move || timekeeper.now()),
-            stop_timeout: agent::STOP_TIMEOUT,
-            has_edge: true,
-        };
         self.instances.push(hello.instance);
-        let Opened { instance, from_agent } = machine.open(index, place, hello).await?;
-        self.runtimes.push(Arc::clone(&instance.runtime));
+        let Opened { instance, from_agent } = self.machine.open(index, place, hello).await?;
         let (to_agent, from_control) = mpsc::channel(LINK);
         self.running.push(tokio::spawn(async move {
             let ended = agents::serve(context, capacity, Link { to_agent, from_agent }).await;
@@ -147,7 +153,7 @@ impl Server {
     pub async fn stop(self) -> Outcome {
         self.running.iter().for_each(JoinHandle::abort);
         self.control.stop();
-        Ok(self.containerd.stop().await?)
+        Ok(self.machine.containerd.stop().await?)
     }
 }
 
@@ -202,6 +208,8 @@ fn member_of(up: &Up, id: ContainerInstanceId) -> Capacity {
         cluster: up.cluster.clone(),
         launch_type: LaunchType::Ec2,
         ec2_instance_id: Some(format!("i-0{}", &id.to_string()[..16])),
+        launched: false,
+        capacity_provider: None,
         status: Status::Active,
     })
 }

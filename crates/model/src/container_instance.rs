@@ -77,6 +77,12 @@ pub struct Membership {
     /// Such as `i-0123456789abcdef0`, or `mi-…` for one that is nobody's EC2 instance.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ec2_instance_id: Option<String>,
+    /// Whether it is an EC2 instance that was launched here, and ends with that.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub launched: bool,
+    /// Whose capacity it is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub capacity_provider: Option<String>,
     pub status: Status,
 }
 

@@ -3,6 +3,7 @@
 
 pub mod alarm;
 pub mod arn;
+pub mod auto_scaling;
 pub mod capacity_provider;
 pub mod certificate;
 pub mod change;
@@ -13,6 +14,7 @@ pub mod discovery;
 pub mod elb;
 pub mod event;
 pub mod id;
+pub mod instance;
 pub mod join;
 pub mod link;
 pub mod log_group;

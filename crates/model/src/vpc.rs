@@ -114,6 +114,8 @@ pub enum Holder {
     Task(TaskRef),
     /// The load balancer of this name, in the interface's scope.
     LoadBalancer(String),
+    /// The EC2 instance of this id.
+    Instance(String),
 }
 
 /// Says that an account's region was given what AWS gives a new one: its default VPC. It stays when the user

@@ -247,6 +247,8 @@ fn capacity(number: usize) -> Capacity {
         cluster: NAME.to_owned(),
         launch_type: LaunchType::Ec2,
         ec2_instance_id: Some(format!("i-{number:017x}")),
+        launched: false,
+        capacity_provider: None,
         status: container_instance::Status::Active,
     })
 }

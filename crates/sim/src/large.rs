@@ -350,6 +350,8 @@ pub(crate) fn instance(number: usize, id: ContainerInstanceId) -> ContainerInsta
             cluster: CLUSTER.to_owned(),
             launch_type: LaunchType::Ec2,
             ec2_instance_id: None,
+            launched: false,
+            capacity_provider: None,
             status: Status::Active,
         }),
         // Room for the tasks of a zone that fails, and for those of a deployment.

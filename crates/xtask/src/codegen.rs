@@ -37,6 +37,24 @@ const SERVICES: &[Service] = &[
         ],
     },
     Service {
+        name: "autoscaling",
+        violations: "Listed(\"ValidationError\")",
+        operations: &[
+            "CreateAutoScalingGroup",
+            "CreateOrUpdateTags",
+            "DeleteAutoScalingGroup",
+            "DeleteTags",
+            "DescribeAutoScalingGroups",
+            "DescribeAutoScalingInstances",
+            "DescribeScalingActivities",
+            "DescribeTags",
+            "SetDesiredCapacity",
+            "SetInstanceProtection",
+            "TerminateInstanceInAutoScalingGroup",
+            "UpdateAutoScalingGroup",
+        ],
+    },
+    Service {
         name: "cloudwatch",
         violations: "Listed(\"ValidationError\")",
         operations: &[

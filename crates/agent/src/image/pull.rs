@@ -114,6 +114,20 @@ impl Images {
         Ok(imported)
     }
 
+    /// Makes every image of another namespace of the same containerd runnable here too. The contents are shared.
+    pub async fn share(&self, from: &Client) -> Result<(), PullError> {
+        let request = ListImagesRequest { filters: Vec::new() };
+        let listed =
+            from.images().list(request).await.map_err(failed("list the images"))?.into_inner().images;
+        let source: Arc<dyn Source> = Arc::new(Neighbour(Store { client: from.clone() }));
+        for image in listed {
+            let Ok(reference) = image.name.parse::<ImageRef>() else { continue };
+            let root = described(image.target.unwrap_or_default());
+            self.inner.materialize(&root, None, &source, std::slice::from_ref(&reference), None).await?;
+        }
+        Ok(())
+    }
+
     pub async fn list(&self) -> Result<Vec<ImageRef>, Error> {
         let request = ListImagesRequest { filters: Vec::new() };
         let answer = self.inner.client.images().list(request).await.map_err(failed("list the images"))?;
@@ -180,12 +194,7 @@ impl Inner {
             Err(status) if status.code() == Code::NotFound => return Ok(None),
             Err(status) => return Err(failed("get an image")(status).into()),
         };
-        let root = Descriptor {
-            media_type: target.media_type,
-            digest: target.digest,
-            size: u64::try_from(target.size).unwrap_or(0),
-            ..Descriptor::default()
-        };
+        let root = described(target);
         let nowhere: Arc<dyn Source> = Arc::new(Nowhere(reference.clone()));
         match self.materialize(&root, None, &nowhere, std::slice::from_ref(reference), None).await {
             Ok(image) => {
@@ -526,5 +535,30 @@ impl Source for Nowhere {
 
     async fn blob(&self, _: &Descriptor, _: u64) -> Result<ByteStream, PullError> {
         Err(PullError::NotHere(self.0.clone()))
+    }
+}
+
+/// Another namespace of the same containerd.
+struct Neighbour(Store);
+
+#[async_trait::async_trait]
+impl Source for Neighbour {
+    async fn manifest(&self, descriptor: &Descriptor) -> Result<Bytes, PullError> {
+        let missing = || Error::Failed { attempted: "share an image", message: descriptor.digest.clone() };
+        self.0.read(&descriptor.digest).await?.ok_or_else(|| missing().into())
+    }
+
+    async fn blob(&self, descriptor: &Descriptor, offset: u64) -> Result<ByteStream, PullError> {
+        self.0.stream(descriptor, offset).await
+    }
+}
+
+/// What containerd says of a content.
+fn described(target: containerd_client::types::Descriptor) -> Descriptor {
+    Descriptor {
+        media_type: target.media_type,
+        digest: target.digest,
+        size: u64::try_from(target.size).unwrap_or(0),
+        ..Descriptor::default()
     }
 }

@@ -63,6 +63,20 @@ impl Store {
         }
     }
 
+    /// A content that is here, from `offset` on.
+    pub async fn stream(&self, descriptor: &Descriptor, offset: u64) -> Result<ByteStream, PullError> {
+        let request =
+            ReadContentRequest { digest: descriptor.digest.clone(), offset: signed(offset), size: 0 };
+        let answer = self.client.content().read(request).await;
+        let stream = answer.map_err(|status| plain_error("read content", status))?.into_inner();
+        let bytes = |message: Result<containerd_client::services::v1::ReadContentResponse, Status>| {
+            message
+                .map(|message| Bytes::from(message.data))
+                .map_err(|status| plain_error("read content", status))
+        };
+        Ok(stream.map(bytes).boxed())
+    }
+
     pub async fn write(
         &self,
         descriptor: &Descriptor,

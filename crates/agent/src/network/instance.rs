@@ -9,7 +9,7 @@ use longshore_model::vpc::{Cidr, MacAddress};
 use std::net::Ipv4Addr;
 
 /// The name of the link inside the instance.
-const UPLINK: &str = "uplink";
+pub const UPLINK: &str = "uplink";
 
 /// The link from the machine to an instance.
 #[derive(Clone, Copy, Debug)]

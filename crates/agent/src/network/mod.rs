@@ -355,6 +355,27 @@ impl Network {
         self.link.as_ref().map(|(link, _)| link.machine)
     }
 
+    /// Makes the instance's own network interface answer at its address in a VPC.
+    pub async fn hold(&self, eni: &Eni) -> Result<(), Error> {
+        let Some((link, _)) = &self.link else { return Ok(()) };
+        let source = Some(self.ensure_router(eni).await?);
+        let uplink = find(&self.near.netlink, instance::UPLINK).await?;
+        self.near.netlink.add_address(uplink, eni.address, 32).await?;
+        let to = To::address(eni.address);
+        self.machine.set_route(to, Hop::Router(link.interface, link.instance), source).await
+    }
+
+    /// Removes the instance's own namespace with all that is in it. Nothing of this network is used afterwards.
+    pub async fn end(&self) -> Result<(), Error> {
+        let Some((link, path)) = &self.link else { return Ok(()) };
+        self.refill.abort();
+        self.gc(&BTreeSet::new()).await?;
+        self.machine.remove_link(link.interface).await?;
+        namespace::unpin(path)?;
+        let removed = namespace::ignore(std::io::ErrorKind::NotFound, fs::remove_dir_all(&self.tasks_dir));
+        removed.attempt(|| format!("remove {}", self.tasks_dir.display()))
+    }
+
     /// How many task namespaces are ready.
     pub fn warm(&self) -> usize {
         self.pool.ready()

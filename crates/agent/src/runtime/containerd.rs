@@ -132,6 +132,14 @@ impl ContainerdRuntime {
     }
 }
 
+impl ContainerdRuntime {
+    /// Makes the images of another namespace of this containerd runnable here too.
+    pub async fn share_images(&self, namespace: &str) -> Result<(), PullError> {
+        let from = Client::new(&self.places.address, namespace)?;
+        self.images.share(&from).await
+    }
+}
+
 impl Drop for ContainerdRuntime {
     fn drop(&mut self) {
         self.watching.abort();

@@ -138,8 +138,8 @@ impl Containerd {
     }
 
     /// Stops containerd; containers go on.
-    pub async fn stop(mut self) -> Result<(), Error> {
-        let Some(supervision) = self.supervision.take() else { return Ok(()) };
+    pub async fn stop(&self) -> Result<(), Error> {
+        let Some(supervision) = &self.supervision else { return Ok(()) };
         supervision.stopping.store(true, Ordering::SeqCst);
         let process = supervision.process.borrow().clone();
         supervision.task.abort();

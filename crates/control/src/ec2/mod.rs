@@ -1,8 +1,11 @@
-//! Amazon EC2, the VPC part: one file per resource.
+//! Amazon EC2, the part that tasks and their instances need: one file per resource.
 
 mod availability_zone;
 mod filter;
+mod image;
+pub mod instance;
 mod internet_gateway;
+pub mod launch_template;
 mod network_acl;
 mod network_interface;
 mod region;
@@ -59,6 +62,17 @@ pub fn routes() -> Routes {
         .on::<op::DescribeNetworkAcls, _, _, _>(network_acl::describe)
         .on::<op::CreateTags, _, _, _>(tag::create)
         .on::<op::DeleteTags, _, _, _>(tag::delete)
+        .on::<op::RunInstances, _, _, _>(instance::run)
+        .on::<op::TerminateInstances, _, _, _>(instance::terminate)
+        .on::<op::DescribeInstances, _, _, _>(instance::describe)
+        .on::<op::DescribeInstanceStatus, _, _, _>(instance::describe_status)
+        .on::<op::DescribeImages, _, _, _>(image::describe)
+        .on::<op::CreateLaunchTemplate, _, _, _>(launch_template::create)
+        .on::<op::CreateLaunchTemplateVersion, _, _, _>(launch_template::create_version)
+        .on::<op::DeleteLaunchTemplate, _, _, _>(launch_template::delete)
+        .on::<op::ModifyLaunchTemplate, _, _, _>(launch_template::modify)
+        .on::<op::DescribeLaunchTemplates, _, _, _>(launch_template::describe)
+        .on::<op::DescribeLaunchTemplateVersions, _, _, _>(launch_template::describe_versions)
         .on::<op::DescribeRegions, _, _, _>(region::describe)
 }
 

@@ -11,8 +11,9 @@ use longshore_model::vpc::{Holder, NetworkInterface, SecurityGroup, Subnet};
 use longshore_model::{Scope, Tags};
 use longshore_wire::{Fault, Timestamp};
 
-const FILTERS: [&str; 13] = [
+const FILTERS: [&str; 14] = [
     "addresses.private-ip-address",
+    "attachment.instance-id",
     "availability-zone",
     "description",
     "group-id",
@@ -65,6 +66,10 @@ fn values(view: &View, interface: &NetworkInterface, filter: &str) -> Values {
         "description" => vec![described(view, interface).0],
         "requester-id" => described(view, interface).2.map(str::to_owned).into_iter().collect(),
         "requester-managed" => vec![described(view, interface).2.is_some().to_string()],
+        "attachment.instance-id" => match &interface.holder {
+            Holder::Instance(id) => vec![id.clone()],
+            Holder::Task(_) | Holder::LoadBalancer(_) => Vec::new(),
+        },
         "group-id" => interface.security_groups.clone(),
         "mac-address" => vec![interface.mac.to_string()],
         "network-interface-id" => vec![interface.id.clone()],
@@ -87,11 +92,16 @@ fn render(view: &View, scope: &Scope, interface: &NetworkInterface) -> ec2::Netw
     };
     let account = scope.account.to_string();
     let (description, kind, requester) = described(view, interface);
+    let instance = match &interface.holder {
+        Holder::Instance(id) => Some(id.clone()),
+        Holder::Task(_) | Holder::LoadBalancer(_) => None,
+    };
     let attachment = ec2::NetworkInterfaceAttachment {
         attachment_id: Some(format!("eni-attach-{}", interface.id.trim_start_matches("eni-"))),
         attach_time: Some(Timestamp(interface.created_at.millis())),
-        delete_on_termination: Some(false),
-        device_index: Some(1),
+        delete_on_termination: Some(instance.is_some()),
+        device_index: Some(i32::from(instance.is_none())),
+        instance_id: instance,
         instance_owner_id: Some(account.clone()),
         status: Some(ec2::AttachmentStatus::Attached),
         ..ec2::NetworkInterfaceAttachment::default()
@@ -134,6 +144,7 @@ fn described(
             let description = format!("arn:aws:ecs:{region}:{account}:attachment/{}", interface.attachment);
             (description, ec2::NetworkInterfaceType::Interface, None)
         }
+        Holder::Instance(_) => (String::new(), ec2::NetworkInterfaceType::Interface, None),
         Holder::LoadBalancer(name) => {
             let load_balancer = view.load_balancers.get(&LoadBalancer::key_of(&interface.scope, name));
             let is_network = load_balancer.is_some_and(|found| found.kind == LoadBalancerType::Network);

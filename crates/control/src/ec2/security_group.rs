@@ -96,7 +96,7 @@ fn check_text(field: &str, text: &str) -> Result<(), Fault> {
     ))
 }
 
-fn find<'a>(view: &'a View, scope: &Scope, id: &str) -> Result<&'a SecurityGroup, Fault> {
+pub fn find<'a>(view: &'a View, scope: &Scope, id: &str) -> Result<&'a SecurityGroup, Fault> {
     permission::find_in(view, scope, None, Some(id), None)
 }
 

@@ -4,6 +4,7 @@ use super::{dry_run, refused};
 use crate::api::Call;
 use longshore_ec2 as ec2;
 use longshore_engine::View;
+use longshore_model::instance::{Instance, LaunchTemplate};
 use longshore_model::route::{InternetGateway, RouteTable};
 use longshore_model::vpc::{SecurityGroup, Subnet, Vpc};
 use longshore_model::{Scope, Tags, Transaction, tag};
@@ -34,6 +35,15 @@ pub fn of_new(
         all = with(&all, tags.unwrap_or_default())?;
     }
     Ok(all)
+}
+
+/// The tags of one kind of what a request makes; there are none of the others here, such as volumes.
+pub fn of_several(
+    specifications: Option<Vec<ec2::TagSpecification>>,
+    kind: ec2::ResourceType,
+) -> Result<Tags, Fault> {
+    let specifications = specifications.unwrap_or_default().into_iter();
+    of_new(Some(specifications.filter(|given| given.resource_type == Some(kind)).collect()), kind)
 }
 
 fn with(tags: &Tags, more: Vec<ec2::Tag>) -> Result<Tags, Fault> {
@@ -128,6 +138,14 @@ fn change_one(
         "rtb" => {
             let found = view.route_tables.get(&RouteTable::key_of(scope, id)).ok_or_else(missing)?;
             transaction.update(&RouteTable { tags: next(&found.tags)?, ..(**found).clone() });
+        }
+        "i" => {
+            let found = view.instances.get(&Instance::key_of(scope, id)).ok_or_else(missing)?;
+            transaction.update(&Instance { tags: next(&found.tags)?, ..(**found).clone() });
+        }
+        "lt" => {
+            let found = view.launch_templates.get(&LaunchTemplate::key_of(scope, id)).ok_or_else(missing)?;
+            transaction.update(&LaunchTemplate { tags: next(&found.tags)?, ..(**found).clone() });
         }
         "sgr" => {
             let has =

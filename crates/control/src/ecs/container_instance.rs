@@ -12,11 +12,10 @@ use super::placement::query;
 use super::{failure, invalid, reference, tag};
 use crate::api::Call;
 use longshore_ecs as ecs;
+use longshore_engine::instance::with_status;
 use longshore_engine::{View, lifecycle};
 use longshore_model::cluster::Cluster;
-use longshore_model::container_instance::{
-    Capacity, ContainerInstance, Membership, Placements, Status, arn_of,
-};
+use longshore_model::container_instance::{ContainerInstance, Placements, Status, arn_of};
 use longshore_model::event::InstanceState;
 use longshore_model::task::{LastStatus, Stop, StopCode, Task};
 use longshore_model::task_definition::Protocol;
@@ -212,17 +211,6 @@ fn find(
 
 fn has_status(instance: &ContainerInstance, status: Status) -> bool {
     instance.membership().is_some_and(|member| member.status == status)
-}
-
-fn with_status(instance: &ContainerInstance, status: Status) -> ContainerInstance {
-    let mut next = instance.clone();
-    if let Capacity::Cluster(member) = &mut next.capacity
-        && member.status != status
-    {
-        *member = Membership { status, ..member.clone() };
-        next.version += 1;
-    }
-    next
 }
 
 /// As it is now.

@@ -1,9 +1,9 @@
 //! The certificates of listeners. Invariant: the first one is the default, and the others are each there once.
 //! Follows <https://docs.aws.amazon.com/elasticloadbalancing/latest/APIReference/API_AddListenerCertificates.html>.
 
-use super::page::page;
 use super::{invalid, reference, security};
 use crate::api::Call;
+use crate::pages::page;
 use longshore_elbv2 as elb;
 use longshore_engine::{View, elb as engine};
 use longshore_model::elb::{Listener, LoadBalancer};

@@ -1,10 +1,10 @@
 //! Listeners. Follows
 //! <https://docs.aws.amazon.com/elasticloadbalancing/latest/APIReference/API_CreateListener.html>.
 
-use super::page::page;
 use super::{action, certificate, invalid, port, reference, refuse, security, tag};
 use crate::api::Call;
 use crate::context::RandomIds;
+use crate::pages::page;
 use crate::refuse::Given;
 use longshore_elbv2 as elb;
 use longshore_engine::{View, elb as engine};

@@ -7,11 +7,11 @@ mod zone;
 
 pub use settings::{describe_capacity, set_ip_address_type, set_security_groups, set_subnets};
 
-use super::page::page;
 use super::{check_name, invalid, misfit, reference, refuse, tag};
 use crate::api::Call;
 use crate::context::RandomIds;
 use crate::given_when_present;
+use crate::pages::page;
 use crate::refuse::Given;
 use longshore_elbv2 as elb;
 use longshore_engine::{View, elb as engine};

@@ -6,7 +6,6 @@ mod certificate;
 mod condition;
 mod listener;
 mod load_balancer;
-mod page;
 mod reference;
 mod rule;
 mod security;

@@ -1,11 +1,11 @@
 //! Rules of listeners. Invariant: a listener has each priority once; its default rule is a part of its own record.
 //! Follows <https://docs.aws.amazon.com/elasticloadbalancing/latest/APIReference/API_CreateRule.html>.
 
-use super::page::page;
 use super::reference::Rule;
 use super::{action, condition, invalid, misfit, reference, refuse, tag};
 use crate::api::Call;
 use crate::context::RandomIds;
+use crate::pages::page;
 use crate::refuse::Given;
 use longshore_elbv2 as elb;
 use longshore_engine::{View, elb as engine};

@@ -1,8 +1,8 @@
 //! What listeners need to speak TLS. Invariant: a listener has certificates and a policy if, and only if, it speaks TLS.
 
-use super::page::page;
 use super::{invalid, refuse};
 use crate::acm;
+use crate::pages::page;
 use crate::refuse::Given;
 use longshore_elbv2 as elb;
 use longshore_engine::View;

@@ -3,10 +3,10 @@
 
 mod health_check;
 
-use super::page::page;
 use super::{check_name, invalid, port, reference, refuse, tag};
 use crate::api::Call;
 use crate::context::RandomIds;
+use crate::pages::page;
 use crate::refuse::Given;
 use longshore_elbv2 as elb;
 use longshore_engine::elb as engine;

@@ -81,6 +81,8 @@ fn member(id: u128, status: Status) -> ContainerInstance {
         cluster: "default".to_owned(),
         launch_type: LaunchType::Ec2,
         ec2_instance_id: None,
+        launched: false,
+        capacity_provider: None,
         status,
     };
     ContainerInstance { capacity: Capacity::Cluster(membership), ..instance(id, 1024, 4096) }

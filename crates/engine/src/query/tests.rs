@@ -13,6 +13,8 @@ fn subject() -> (View, ContainerInstance) {
         cluster: "default".to_owned(),
         launch_type: LaunchType::Ec2,
         ec2_instance_id: Some("i-0123456789abcdef0".to_owned()),
+        launched: false,
+        capacity_provider: None,
         status: Status::Active,
     };
     let attributes = [

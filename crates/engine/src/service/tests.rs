@@ -34,6 +34,8 @@ fn member(number: u128, cpu: u64) -> ContainerInstance {
             cluster: "default".to_owned(),
             launch_type: LaunchType::Ec2,
             ec2_instance_id: None,
+            launched: false,
+            capacity_provider: None,
             status: container_instance::Status::Active,
         }),
         attributes: [(ZONE.to_owned(), zone.to_owned())].into(),

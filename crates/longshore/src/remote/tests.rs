@@ -37,6 +37,8 @@ async fn control() -> Machine {
         shared_store: false,
         instance_lost_after: Duration::MAX,
         task_healthy_after: Duration::ZERO,
+        scale_in_after: Duration::ZERO,
+        instances: None,
         lambda_endpoint: None,
     };
     let metric_store = MetricStore::open(&logs.path().join("metrics"), context::now()).unwrap();
@@ -57,6 +59,8 @@ impl Machine {
             cluster: "fleet".to_owned(),
             launch_type: LaunchType::Ec2,
             ec2_instance_id: None,
+            launched: false,
+            capacity_provider: None,
             status: Status::Active,
         });
         let (id, secret) = admission::create_token(&self.context, capacity, millis).await.unwrap();

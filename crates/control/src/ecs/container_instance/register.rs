@@ -99,6 +99,8 @@ impl Machine {
                 cluster: cluster.name.clone(),
                 launch_type: LaunchType::Ec2,
                 ec2_instance_id: self.ec2_instance_id.clone(),
+                launched: false,
+                capacity_provider: None,
                 status: Status::Active,
             }),
             resources: self.resources,
