@@ -194,3 +194,26 @@ def test_secrets_by_terraform(terraform, cloud, name):
     assert status == 0, said
     assert secrets.list_secrets(Filters=[{"Key": "name", "Values": [name]}])["SecretList"] == []
     assert ssm.get_parameters_by_path(Path=f"/{name}")["Parameters"] == []
+
+
+def test_auto_scaling_by_terraform(terraform, cloud, name):
+    terraform = terraform("auto_scaling.tf", subnets=cloud.subnets[:2])
+    asg = cloud.client("autoscaling")
+
+    def members():
+        return cloud.ecs.list_container_instances(cluster=name)["containerInstanceArns"]
+
+    terraform.apply()
+    until("the group's instance joined", lambda: len(members()) == 1)
+    (instance,) = asg.describe_auto_scaling_groups(AutoScalingGroupNames=[name])["AutoScalingGroups"][0]["Instances"]
+    assert instance["ProtectedFromScaleIn"] is True
+    (provider,) = cloud.ecs.describe_capacity_providers(capacityProviders=[name])["capacityProviders"]
+    assert provider["autoScalingGroupProvider"]["managedScaling"]["maximumScalingStepSize"] == 2
+    terraform.apply(target=80, team="blue")
+    (provider,) = cloud.ecs.describe_capacity_providers(capacityProviders=[name])["capacityProviders"]
+    assert provider["autoScalingGroupProvider"]["managedScaling"]["targetCapacity"] == 80
+    latest = cloud.ec2.describe_launch_template_versions(LaunchTemplateName=name, Versions=["$Latest"])
+    assert latest["LaunchTemplateVersions"][0]["VersionNumber"] == 2, "its tags of instances are a version of their own"
+    status, said = terraform.run("destroy", "-auto-approve")
+    assert status == 0, said
+    assert asg.describe_auto_scaling_groups(AutoScalingGroupNames=[name])["AutoScalingGroups"] == []

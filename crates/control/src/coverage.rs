@@ -24,6 +24,9 @@ const IN_PART: &str = "\n## In part\n\n\
     attribute `longshore.address`.\n\
     - Security groups let pass and drop what reaches tasks and what leaves them; what reaches a load balancer is not looked \
     at yet. Rules for IPv6 are kept and shown: no interface has an address of it.\n\
+    - EC2 instances are container instances on the machine of `longshore up`: a network namespace, a containerd namespace, the address and the size of their type each. Every image is taken for one that ECS is optimised for. Of user data the settings of ECS's agent have an effect, and nothing else. Disks, metadata options, credits, key pairs and instance profiles are kept and shown. A control plane alone launches none: machines join it by `longshore agent`.\n\
+    - Security groups of EC2 instances are kept and shown; what reaches the ports of an instance (network modes bridge and host) is not looked at yet.\n\
+    - Auto Scaling groups: `DefaultCooldown`, `HealthCheckGracePeriod`, `DefaultInstanceWarmup` and `CapacityRebalance` are kept and shown. Managed scaling grows a group at once and shrinks it after `--scale-in-after`; it makes no scaling policies or alarms of its own, and publishes `CapacityProviderReservation` every minute.\n\
     - `assignPublicIp`: every task reaches the outside by the machine's address; none has a public address yet.\n\
     - `containerInsights` is kept and shown; tasks are not measured yet, so that CloudWatch has the metrics that users put, and no others.\n\
     - Secrets and parameters: `KmsKeyId` and `KeyId` are kept and shown, and all are sealed with the one key of the store. There is no IAM yet that could keep the execution role from reading them.\n\

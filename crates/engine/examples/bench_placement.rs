@@ -372,6 +372,7 @@ fn request(definition: &Arc<TaskDefinition>) -> Request {
         constraints: Vec::new(),
         strategies: Vec::new(),
         capacity_providers: Vec::new(),
+        provider: None,
         instances: None,
         group: "family:web".to_owned(),
         started_by: None,

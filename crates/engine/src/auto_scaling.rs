@@ -70,11 +70,11 @@ pub fn reconcile(
     transaction: &mut Transaction,
 ) -> Option<Timestamp> {
     let members = members(view, &group.scope, &group.name);
-    settle_activities(view, group, now, transaction);
     if group.deleting && members.is_empty() {
         remove(view, group, transaction);
         return None;
     }
+    settle_activities(view, group, now, transaction);
     let mut work = Work { view, group, now, ids, transaction };
     let (draining, staying): (Vec<_>, Vec<_>) =
         members.into_iter().filter(|member| member.state.is_alive()).partition(|member| member.is_draining());
@@ -326,4 +326,4 @@ fn remove(view: &View, group: &AutoScalingGroup, transaction: &mut Transaction) 
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -16,6 +16,7 @@ pub mod firewall;
 pub mod instance;
 pub mod instance_type;
 pub mod lifecycle;
+pub mod managed_scaling;
 pub mod membership;
 pub mod metrics;
 pub mod placement;

@@ -72,10 +72,13 @@ pub fn goal(task: &Task) -> Goal {
     }
 }
 
-/// The task after a wish to stop it, or `None` when it is already stopping.
+/// The task after a wish to stop it, or `None` when it is already stopping. One that waits for capacity has ended with that.
 pub fn stop(task: &Task, why: Stop, now: Timestamp) -> Option<Task> {
     if task.desired_status == DesiredStatus::Stopped {
         return None;
+    }
+    if task.waiting.is_some() {
+        return lose(task, why, now);
     }
     let mut next = task.clone();
     next.begin_stop(why, now);

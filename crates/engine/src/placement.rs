@@ -11,19 +11,20 @@ pub use rules::Reason;
 
 use crate::view::{Pool, View};
 use address::Address;
+use longshore_model::capacity_provider::CapacityProvider;
 use longshore_model::cluster::Cluster;
 use longshore_model::container_instance::{ContainerInstance, Placements, Status, ZONE};
 use longshore_model::id::IdSource;
 use longshore_model::placement::{PlacementConstraint, PlacementStrategy};
 use longshore_model::task::{
     Attachment, Container, ContainerOverride, ContainerStatus, DesiredStatus, Health, HostPort, LastStatus,
-    LaunchType, Overrides, Task, Times,
+    LaunchType, Overrides, Task, Times, Waiting,
 };
 use longshore_model::task_definition::TaskDefinition;
 use longshore_model::vpc::{Holder, MacAddress, NetworkInterface, Subnet};
 use longshore_model::{ContainerInstanceId, Resources, Scope, Tags, Timestamp, Transaction};
 use rules::Rules;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 /// What RunTask asks for, already checked.
@@ -42,6 +43,8 @@ pub struct Request {
     pub strategies: Vec<PlacementStrategy>,
     /// The capacity provider of each task, where a strategy gives them.
     pub capacity_providers: Vec<String>,
+    /// The capacity provider whose instances are asked, where those of the cluster are not all.
+    pub provider: Option<String>,
     /// StartTask's: one task on each of these, and nowhere else.
     pub instances: Option<Vec<ContainerInstanceId>>,
     pub group: String,
@@ -71,38 +74,80 @@ pub struct Failure {
     pub reason: Reason,
 }
 
+/// The most tasks of a cluster that wait for capacity.
+const WAITING_AT_MOST: usize = 300;
 /// The most instances that one answer names.
 const NAMED_AT_MOST: usize = 100;
 
 pub fn place(view: &View, request: &Request, now: Timestamp, ids: &mut dyn IdSource) -> Placement {
-    let rules = Rules::of(view, request);
-    // Each task but the last is held in a copy, so that the next one finds what is left.
+    let on_fargate = request.launch_type == LaunchType::Fargate;
+    if on_fargate || request.capacity_providers.is_empty() {
+        return place_all(&mut view.clone(), request, now, ids);
+    }
+    // The instances of each provider are asked for its tasks.
+    let mut counts: BTreeMap<&String, u32> = BTreeMap::new();
+    request.capacity_providers.iter().for_each(|name| *counts.entry(name).or_default() += 1);
     let mut view = view.clone();
+    let mut placement = Placement::default();
+    for (name, count) in counts {
+        let capacity_providers = vec![name.clone(); count as usize];
+        let part = Request { count, provider: Some(name.clone()), capacity_providers, ..request.clone() };
+        let Placement { tasks, failures } = place_all(&mut view, &part, now, ids);
+        for (task, network_interface) in tasks.iter().rev().take(1) {
+            view.hold(task, network_interface.as_ref());
+        }
+        placement.tasks.extend(tasks);
+        placement.failures.extend(failures);
+    }
+    placement
+}
+
+/// Holds each task but the last in the view, so that the next one finds what is left.
+fn place_all(view: &mut View, request: &Request, now: Timestamp, ids: &mut dyn IdSource) -> Placement {
+    let rules = Rules::of(view, request);
     let mut placement = Placement::default();
     let mut unplaced = 0;
     for number in 0..request.count {
         let named = request.instances.as_ref().and_then(|named| named.get(number as usize).copied());
-        match take(&view, request, &rules, named, ids) {
-            Ok(spot) => {
-                let provider = request.capacity_providers.get(placement.tasks.len());
-                let (mut task, network_interface) = new_task(request, spot, now, ids);
-                task.capacity_provider = provider.map(|name| name.as_str().into());
-                if number + 1 < request.count {
-                    view.hold(&task, network_interface.as_ref());
-                }
-                placement.tasks.push((task, network_interface));
+        let spot = match take(view, request, &rules, named, ids) {
+            Ok(spot) => Some(spot),
+            Err(reason) if named.is_some() => {
+                placement.failures.push(Failure { on: named, reason });
+                continue;
             }
-            Err(reason) if named.is_some() => placement.failures.push(Failure { on: named, reason }),
             Err(reason) if request.launch_type == LaunchType::Fargate => {
                 placement.failures.push(Failure { on: None, reason });
+                continue;
             }
-            Err(_) => unplaced += 1,
+            Err(_) if may_wait(view, request) => None,
+            Err(_) => {
+                unplaced += 1;
+                continue;
+            }
+        };
+        let provider = request.capacity_providers.get(placement.tasks.len());
+        let (mut task, network_interface) = new_task(request, spot, now, ids);
+        task.capacity_provider = provider.map(|name| name.as_str().into());
+        if number + 1 < request.count {
+            view.hold(&task, network_interface.as_ref());
         }
+        placement.tasks.push((task, network_interface));
     }
     if unplaced > 0 {
-        placement.failures.extend(failures_by_instance(&view, request, &rules));
+        placement.failures.extend(failures_by_instance(view, request, &rules));
     }
     placement
+}
+
+/// Whether a task without a place waits for capacity: ECS gives its provider more.
+fn may_wait(view: &View, request: &Request) -> bool {
+    let Some(name) = request.provider.as_deref().filter(|_| request.instances.is_none()) else {
+        return false;
+    };
+    let provider = view.capacity_providers.get(&CapacityProvider::key_of(&request.scope, name));
+    let of_cluster = |task: &&Arc<Task>| task.scope == request.scope && task.cluster == request.cluster;
+    provider.is_some_and(|provider| provider.managed_scaling.enabled)
+        && view.tasks_on(ContainerInstanceId::NONE).filter(of_cluster).count() < WAITING_AT_MOST
 }
 
 /// What keeps each instance of the cluster from taking one such task now; an instance that is told nothing takes it.
@@ -156,7 +201,11 @@ fn candidates<'a>(view: &'a View, request: &'a Request) -> impl Iterator<Item = 
     let of_cluster = view.instances_of(&request.scope, &request.cluster).filter(move |instance| {
         let active = |status| status != Status::Inactive;
         let member = instance.membership().filter(|member| active(member.status));
-        !fargate && member.is_some_and(|member| member.launch_type == request.launch_type)
+        !fargate
+            && member.is_some_and(|member| {
+                let of_provider = request.provider.is_none() || member.capacity_provider == request.provider;
+                member.launch_type == request.launch_type && of_provider
+            })
     });
     of_fargate.chain(of_cluster)
 }
@@ -182,8 +231,20 @@ pub fn size(overrides: Option<&Overrides>, definition: &TaskDefinition) -> Resou
 
 /// Writes a placement, guarded so that two placements cannot use the same room.
 pub fn write(view: &View, placement: &Placement, transaction: &mut Transaction) {
+    take_room(view, placement.tasks.iter().map(|(task, _)| task.container_instance), transaction);
+    for (task, network_interface) in &placement.tasks {
+        transaction.create(task);
+        take_address(network_interface.as_ref(), transaction);
+    }
+}
+
+fn take_room(
+    view: &View,
+    instances: impl Iterator<Item = ContainerInstanceId>,
+    transaction: &mut Transaction,
+) {
     let instances: BTreeSet<ContainerInstanceId> =
-        placement.tasks.iter().map(|(task, _)| task.container_instance).collect();
+        instances.filter(|instance| *instance != ContainerInstanceId::NONE).collect();
     for instance in instances {
         transaction.rely_on(ContainerInstance::key_of(instance));
         match view.placements.get(&Placements::key_of(instance)) {
@@ -191,14 +252,70 @@ pub fn write(view: &View, placement: &Placement, transaction: &mut Transaction) 
             None => transaction.create(&Placements { instance, count: 1 }),
         }
     }
-    for (task, network_interface) in &placement.tasks {
-        transaction.create(task);
-        if let Some(network_interface) = network_interface {
-            transaction.create(network_interface);
-            // A subnet is not deleted while a task is placed in it.
-            transaction.rely_on(Subnet::key_of(&network_interface.scope, &network_interface.subnet));
-        }
+}
+
+fn take_address(network_interface: Option<&NetworkInterface>, transaction: &mut Transaction) {
+    if let Some(network_interface) = network_interface {
+        transaction.create(network_interface);
+        // A subnet is not deleted while a task is placed in it.
+        transaction.rely_on(Subnet::key_of(&network_interface.scope, &network_interface.subnet));
     }
+}
+
+/// The tasks that wait for capacity, the oldest first.
+pub fn waiting(view: &View) -> Vec<&Arc<Task>> {
+    let mut waiting: Vec<_> = view.tasks_on(ContainerInstanceId::NONE).collect();
+    waiting.sort_by_key(|task| (task.times.created_at, task.id));
+    waiting
+}
+
+/// Gives a task that waits for capacity a place, if there is one now.
+pub fn settle(view: &View, task: &Task, ids: &mut dyn IdSource, transaction: &mut Transaction) -> bool {
+    let Some(request) = again(view, task) else { return false };
+    let rules = Rules::of(view, &request);
+    let Ok(spot) = take(view, &request, &rules, None, ids) else { return false };
+    let mut next = task.clone();
+    next.waiting = None;
+    next.version += 1;
+    next.container_instance = spot.instance.id;
+    next.availability_zone = zone_at(&spot);
+    next.network = attachment(&spot, ids);
+    next.host_ports = spot.host_ports;
+    take_room(view, std::iter::once(next.container_instance), transaction);
+    take_address(network_interface(&request, &next, task.times.created_at).as_ref(), transaction);
+    transaction.update(&next);
+    true
+}
+
+/// What was asked for a task that waits. `None` when its definition or its subnets are gone.
+fn again(view: &View, task: &Task) -> Option<Request> {
+    let asked = task.waiting.as_ref()?;
+    let subnets = asked.subnets.iter();
+    let subnets: Vec<_> =
+        subnets.filter_map(|id| view.subnets.get(&Subnet::key_of(&task.scope, id)).cloned()).collect();
+    if subnets.is_empty() != asked.subnets.is_empty() {
+        return None;
+    }
+    let network =
+        (!subnets.is_empty()).then(|| Network { subnets, security_groups: asked.security_groups.clone() });
+    Some(Request {
+        scope: task.scope.clone(),
+        cluster: task.cluster.clone(),
+        definition: Arc::clone(view.task_definition(&task.scope, &task.family, task.revision)?),
+        count: 1,
+        overrides: task.overrides.clone(),
+        size: task.size,
+        launch_type: task.launch_type,
+        network,
+        constraints: asked.constraints.clone(),
+        strategies: asked.strategies.clone(),
+        capacity_providers: Vec::new(),
+        provider: task.capacity_provider.as_deref().map(str::to_owned),
+        instances: None,
+        group: task.group.clone(),
+        started_by: task.started_by.clone(),
+        tags: task.tags.clone(),
+    })
 }
 
 struct Spot {
@@ -259,23 +376,52 @@ fn zone_of(instance: &ContainerInstance) -> Option<&str> {
 }
 
 fn pool_of(request: &Request) -> Pool {
-    Pool::of_cluster(Cluster::key_of(&request.scope, &request.cluster), request.launch_type)
+    let cluster = Cluster::key_of(&request.scope, &request.cluster);
+    match &request.provider {
+        Some(name) => Pool::Provider(cluster, name.clone()),
+        None => Pool::of_cluster(cluster, request.launch_type),
+    }
 }
 
-fn new_task(
-    request: &Request,
-    spot: Spot,
-    now: Timestamp,
-    ids: &mut dyn IdSource,
-) -> (Task, Option<NetworkInterface>) {
-    let network = spot.network.as_ref().map(|at| Attachment {
+fn attachment(spot: &Spot, ids: &mut dyn IdSource) -> Option<Attachment> {
+    spot.network.as_ref().map(|at| Attachment {
         id: ids.uuid(),
         network_interface: at.network_interface.clone(),
         network: at.subnet.network.clone(),
         subnet: at.subnet.id.clone(),
         address: at.address,
         mac: MacAddress::of(at.address),
-    });
+    })
+}
+
+fn zone_at(spot: &Spot) -> String {
+    let zone = match &spot.network {
+        Some(at) => Some(at.subnet.availability_zone.clone()),
+        None => spot.instance.attributes.get(ZONE).cloned(),
+    };
+    zone.unwrap_or_default()
+}
+
+/// What a task without a place asks for.
+fn asked(request: &Request) -> Waiting {
+    let network = request.network.as_ref();
+    let subnets = network.iter().flat_map(|network| &network.subnets).map(|subnet| subnet.id.clone());
+    Waiting {
+        constraints: request.constraints.clone(),
+        strategies: request.strategies.clone(),
+        subnets: subnets.collect(),
+        security_groups: network.map(|network| network.security_groups.clone()).unwrap_or_default(),
+    }
+}
+
+/// A task in its place, or without one.
+fn new_task(
+    request: &Request,
+    spot: Option<Spot>,
+    now: Timestamp,
+    ids: &mut dyn IdSource,
+) -> (Task, Option<NetworkInterface>) {
+    let network = spot.as_ref().and_then(|spot| attachment(spot, ids));
     let containers = request.definition.containers.iter().map(|definition| Container {
         name: definition.name.clone(),
         uuid: ids.uuid(),
@@ -288,10 +434,6 @@ fn new_task(
         restarts: 0,
     });
     let containers = containers.collect();
-    let zone = match &spot.network {
-        Some(at) => Some(at.subnet.availability_zone.clone()),
-        None => spot.instance.attributes.get(ZONE).cloned(),
-    };
     let task = Task {
         scope: request.scope.clone(),
         cluster: request.cluster.clone(),
@@ -306,10 +448,11 @@ fn new_task(
         last_status: LastStatus::Provisioning,
         size: request.size,
         overrides: request.overrides.clone(),
-        container_instance: spot.instance.id,
-        availability_zone: zone.unwrap_or_default(),
+        container_instance: spot.as_ref().map_or(ContainerInstanceId::NONE, |spot| spot.instance.id),
+        waiting: spot.is_none().then(|| Box::new(asked(request))),
+        availability_zone: spot.as_ref().map(zone_at).unwrap_or_default(),
         network,
-        host_ports: spot.host_ports,
+        host_ports: spot.map(|spot| spot.host_ports).unwrap_or_default(),
         containers,
         tags: request.tags.clone(),
         version: 1,

@@ -15,6 +15,9 @@ const KEEP_CLIENT_TOKENS: i64 = 24 * 60 * 60 * 1000;
 /// How long service deployments are described, in milliseconds: 90 days, as on AWS.
 const KEEP_SERVICE_DEPLOYMENTS: i64 = 90 * 24 * 60 * 60 * 1000;
 
+/// How long terminated EC2 instances are described, in milliseconds: an hour, as on AWS.
+const KEEP_TERMINATED: i64 = 60 * 60 * 1000;
+
 /// How long Cloud Map's operations are described, in milliseconds.
 const KEEP_OPERATIONS: i64 = 24 * 60 * 60 * 1000;
 
@@ -47,6 +50,9 @@ pub fn to_forget(view: &View, now: Timestamp, keep_millis: i64, limit: usize) ->
     let operated = now.plus_millis(-KEEP_OPERATIONS);
     let operations = view.discovery_operations.iter().filter(|operation| operation.at < operated);
     let operations = operations.map(|operation| operation.key());
+    let terminated = now.plus_millis(-KEEP_TERMINATED);
+    let terminated = view.instances.iter().filter(move |i| i.terminated_at.is_some_and(|at| at < terminated));
+    let terminated = terminated.map(|instance| instance.key());
     let secrets = view.secrets.iter().filter(|s| s.deleted.is_some_and(|deleted| deleted.goes_at <= now));
     let secrets = secrets.map(|secret| secret.key());
     let protections = view.task_protections.iter().filter(|protection| protection.until <= now);
@@ -59,6 +65,7 @@ pub fn to_forget(view: &View, now: Timestamp, keep_millis: i64, limit: usize) ->
         .chain(ended)
         .chain(protections)
         .chain(secrets)
+        .chain(terminated)
         .chain(operations)
         .chain(instances)
         .chain(elb::orphans(view))

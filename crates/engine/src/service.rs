@@ -414,6 +414,7 @@ fn request(view: &View, service: &Service, part: &Part<'_>, count: usize) -> Opt
         constraints: service.constraints.clone(),
         strategies: strategies(service),
         capacity_providers: chosen,
+        provider: None,
         instances: None,
         group: service.group(),
         started_by: Some(deployment.id.clone()),

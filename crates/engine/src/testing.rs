@@ -155,6 +155,7 @@ pub fn request(view: &View, count: u32) -> Request {
         constraints: Vec::new(),
         strategies: Vec::new(),
         capacity_providers: Vec::new(),
+        provider: None,
         instances: None,
         group: "family:web".to_owned(),
         started_by: None,

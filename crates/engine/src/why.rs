@@ -78,6 +78,10 @@ fn wanted(task: &Task) -> String {
 }
 
 fn instance(view: &View, task: &Task) -> String {
+    if task.waiting.is_some() {
+        let provider = task.capacity_provider.as_deref().unwrap_or_default();
+        return format!("no instance of the capacity provider {provider} has room for it");
+    }
     let Some(instance) = view.container_instance(task.container_instance) else {
         return format!("it was placed on container instance {}, which is gone", task.container_instance);
     };
@@ -122,7 +126,9 @@ fn container(container: &Container) -> Option<String> {
 fn waiting(view: &View, task: &Task, now: Timestamp) -> String {
     let connected = view.container_instance(task.container_instance).is_some_and(|i| i.agent_connected);
     let since = now.since(task.times.created_at);
-    let step = if !connected {
+    let step = if task.waiting.is_some() {
+        "it waits for the instances that managed scaling launches"
+    } else if !connected {
         "its instance's agent is away, and starts it when it is back"
     } else if task.times.pull_started_at.is_none() {
         "its agent has not reported of it yet"

@@ -22,6 +22,7 @@ use longshore_model::vpc::{MacAddress, Subnet};
 use longshore_model::{ContainerInstanceId, Record, Resources};
 use longshore_store::Followed;
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{mpsc, watch};
@@ -78,16 +79,11 @@ fn settle(
         }
     }
     for instance in view.instances.iter().filter(|instance| instance.state != State::Terminated) {
-        let key = instance.key();
-        if !ends.contains_key(&key) {
+        if let Entry::Vacant(place) = ends.entry(instance.key()) {
             let (end, ending) = watch::channel(!instance.state.is_alive());
-            let life = Life {
-                context: Arc::clone(context),
-                machine: machine.clone(),
-                instance: Arc::clone(instance),
-            };
-            lives.spawn(life.run(ending));
-            ends.insert(key, end);
+            let (context, machine) = (Arc::clone(context), machine.clone());
+            lives.spawn(Life { context, machine, instance: Arc::clone(instance) }.run(ending));
+            place.insert(end);
         }
     }
 }

@@ -89,6 +89,11 @@ id!(
     ContainerInstanceId,
     dashes before []
 );
+impl ContainerInstanceId {
+    /// That of a task that waits for an instance.
+    pub const NONE: Self = Self(0);
+}
+
 id!(
     /// A UUID in its usual form, such as `0a1b2c3d-4e5f-4071-8293-a4b5c6d7e8f9`.
     Uuid,

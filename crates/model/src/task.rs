@@ -5,6 +5,7 @@
 use crate::arn;
 use crate::change::Key;
 use crate::id::{ContainerInstanceId, TaskId, Uuid};
+use crate::placement::{PlacementConstraint, PlacementStrategy};
 use crate::record::Record;
 use crate::resources::Resources;
 use crate::scope::Scope;
@@ -36,7 +37,11 @@ pub struct Task {
     pub size: Resources,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub overrides: Option<Box<Overrides>>,
+    /// Where it is, or is to be; NONE while it waits for capacity.
     pub container_instance: ContainerInstanceId,
+    /// What it asks for while it waits for capacity.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub waiting: Option<Box<Waiting>>,
     pub availability_zone: String,
     /// Its network interface, in the network mode awsvpc.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -53,6 +58,16 @@ pub struct Task {
     pub times: Times,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub stop: Option<Stop>,
+}
+
+/// What a task asks of a place, beside what its definition asks.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Waiting {
+    pub constraints: Vec<PlacementConstraint>,
+    pub strategies: Vec<PlacementStrategy>,
+    /// Where its network interface may be, in the network mode awsvpc.
+    pub subnets: Vec<String>,
+    pub security_groups: Vec<String>,
 }
 
 /// Names one task.

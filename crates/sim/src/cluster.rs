@@ -229,6 +229,7 @@ impl Cluster {
             constraints,
             strategies,
             capacity_providers: Vec::new(),
+            provider: None,
             instances: None,
             group: format!("family:{}", kind.family()),
             started_by: None,

@@ -2,18 +2,24 @@
 //! take the capacity of instances that offer Fargate.
 //! Follows <https://docs.aws.amazon.com/AmazonECS/latest/developerguide/fargate-capacity-providers.html>.
 
+mod resource;
+
+pub use resource::{create, delete, update};
+
 use super::cluster::{Include, render as render_cluster};
 use super::page::{Order, page};
 use super::run_task::parse_launch_type;
 use super::{failure, invalid, reference};
 use crate::api::Call;
 use longshore_ecs as ecs;
+use longshore_engine::View;
 use longshore_model::Scope;
 use longshore_model::arn::{self, Arn};
-use longshore_model::capacity_provider::{FARGATE, FARGATE_SPOT, StrategyItem};
+use longshore_model::capacity_provider::{CapacityProvider, FARGATE, FARGATE_SPOT, StrategyItem};
 use longshore_model::cluster::Cluster;
 use longshore_model::service::Service;
-use longshore_model::task::LaunchType;
+use longshore_model::task::{LaunchType, Task};
+use std::sync::Arc;
 
 /// The most providers of a strategy and of a cluster.
 const PROVIDERS: usize = 20;
@@ -31,11 +37,19 @@ pub async fn put(
     } = request;
     let capacity_providers = names(capacity_providers)?;
     let default_strategy = strategy(Some(default_capacity_provider_strategy))?;
-    check(&default_strategy, &capacity_providers)?;
     let changed = call
         .context
         .commit::<_, ecs::Error, _>(|snapshot, transaction| {
-            let present = reference::cluster(&snapshot.view, call.scope(), Some(&cluster))?;
+            let view = &snapshot.view;
+            let present = reference::cluster(view, call.scope(), Some(&cluster))?;
+            check_names(view, call.scope(), &capacity_providers)?;
+            check(view, call.scope(), &default_strategy, &capacity_providers)?;
+            let removed = present.capacity_providers.iter().find(|name| !capacity_providers.contains(name));
+            if removed.is_some_and(|name| is_used(view, &present, name)) {
+                return Err(ecs::Error::ResourceInUseException(
+                    "The specified capacity provider is in use and cannot be removed.".to_owned(),
+                ));
+            }
             let next = Cluster {
                 capacity_providers: capacity_providers.clone(),
                 default_strategy: default_strategy.clone(),
@@ -59,30 +73,35 @@ pub async fn describe(
     let ecs::DescribeCapacityProvidersRequest {
         capacity_providers,
         cluster,
-        // They have no tags.
-        include: _,
+        include,
         max_results,
         next_token,
     } = request;
+    let with_tags = include.unwrap_or_default().contains(&ecs::CapacityProviderField::Tags);
     let view = call.context.view();
     let cluster = cluster.map(|given| reference::cluster(&view, call.scope(), Some(&given))).transpose()?;
     let wanted = capacity_providers.unwrap_or_default();
     let (mut found, mut failures) = (Vec::new(), Vec::new());
     for given in &wanted {
-        match name(given).filter(|name| cluster.as_ref().is_none_or(|c| c.capacity_providers.contains(name)))
-        {
-            Some(name) => found.push(name),
+        let of_cluster =
+            |name: &&str| cluster.as_ref().is_none_or(|c| c.capacity_providers.iter().any(|of| of == name));
+        match name(given).filter(|name| exists(&view, call.scope(), name)).filter(of_cluster) {
+            Some(name) => found.push(name.to_owned()),
             None => failures.push(failure(Some(given.clone()), "MISSING")),
         }
     }
     if wanted.is_empty() {
-        found = cluster.map_or_else(
-            || vec![FARGATE.to_owned(), FARGATE_SPOT.to_owned()],
-            |cluster| cluster.capacity_providers.clone(),
-        );
+        let own = view.capacity_providers.of(call.scope()).map(|provider| provider.name.clone());
+        let every = || [FARGATE.to_owned(), FARGATE_SPOT.to_owned()].into_iter().chain(own).collect();
+        found = cluster.map_or_else(every, |cluster| cluster.capacity_providers.clone());
     }
     found.sort();
-    let shown = found.into_iter().map(|name| (name.clone(), render(call.scope(), &name)));
+    let shown = found.into_iter().map(|name| {
+        let provider = view.capacity_providers.get(&CapacityProvider::key_of(call.scope(), &name));
+        let shown = provider
+            .map_or_else(|| render(call.scope(), &name), |provider| resource::render(provider, with_tags));
+        (name, shown)
+    });
     let (shown, next_token) = page(shown, Order::Ascending, next_token.as_deref(), max_results, 10)?;
     Ok(ecs::DescribeCapacityProvidersResponse {
         capacity_providers: Some(shown),
@@ -111,19 +130,42 @@ fn render(scope: &Scope, name: &str) -> ecs::CapacityProvider {
     }
 }
 
-/// The name of a provider that exists, given by itself or in an ARN.
-fn name(given: &str) -> Option<String> {
-    let name = Arn::parse(given)
-        .map_or(Some(given), |arn| arn.resource.strip_prefix("capacity-provider/"))
-        .filter(|name| [FARGATE, FARGATE_SPOT].contains(name));
-    name.map(str::to_owned)
+/// The name of a provider, given by itself or in an ARN.
+fn name(given: &str) -> Option<&str> {
+    match Arn::parse(given) {
+        Some(arn) => arn.resource.strip_prefix("capacity-provider/"),
+        None => Some(given).filter(|name| !name.contains(':')),
+    }
+}
+
+fn exists(view: &View, scope: &Scope, name: &str) -> bool {
+    [FARGATE, FARGATE_SPOT].contains(&name)
+        || view.capacity_providers.get(&CapacityProvider::key_of(scope, name)).is_some()
+}
+
+/// Whether tasks of the cluster take a provider's capacity.
+fn is_used(view: &View, cluster: &Cluster, name: &str) -> bool {
+    let takes = |task: &Arc<Task>| task.holds_resources() && task.capacity_provider.as_deref() == Some(name);
+    view.tasks_of(&cluster.scope, &cluster.name).any(takes)
 }
 
 pub fn names(given: Vec<String>) -> Result<Vec<String>, ecs::Error> {
     if given.len() > PROVIDERS {
         return Err(invalid(format!("capacityProviders can have at most {PROVIDERS} items.")));
     }
-    given.iter().map(|given| name(given).ok_or_else(unknown)).collect()
+    let mut names: Vec<String> = Vec::new();
+    for given in &given {
+        let name = name(given).ok_or_else(unknown)?;
+        if !names.iter().any(|other| other == name) {
+            names.push(name.to_owned());
+        }
+    }
+    Ok(names)
+}
+
+/// Whether all of these exist.
+pub fn check_names(view: &View, scope: &Scope, names: &[String]) -> Result<(), ecs::Error> {
+    if names.iter().all(|name| exists(view, scope, name)) { Ok(()) } else { Err(unknown()) }
 }
 
 fn unknown() -> ecs::Error {
@@ -163,21 +205,40 @@ fn item(given: ecs::CapacityProviderStrategyItem) -> Result<StrategyItem, ecs::E
         number => Err(invalid(format!("{field} must be between 0 and {largest}, and is {number}."))),
     };
     Ok(StrategyItem {
-        capacity_provider: name(&capacity_provider).ok_or_else(unknown)?,
+        capacity_provider: name(&capacity_provider).ok_or_else(unknown)?.to_owned(),
         base: number("base", base, LARGEST_BASE)?,
         weight: number("weight", weight, LARGEST_WEIGHT)?,
     })
 }
 
 /// Whether a strategy uses the providers of its cluster alone.
-pub fn check(strategy: &[StrategyItem], providers: &[String]) -> Result<(), ecs::Error> {
+pub fn check(
+    view: &View,
+    scope: &Scope,
+    strategy: &[StrategyItem],
+    providers: &[String],
+) -> Result<(), ecs::Error> {
     match strategy.iter().find(|item| !providers.contains(&item.capacity_provider)) {
         None => Ok(()),
+        Some(item) if !exists(view, scope, &item.capacity_provider) => Err(unknown()),
         Some(item) => Err(invalid(format!(
             "The capacity provider {} is not associated with the cluster. Associate it by PutClusterCapacityProviders \
              and try again.",
             item.capacity_provider
         ))),
+    }
+}
+
+/// What the tasks of a strategy run on, which is the same for all of its providers.
+fn launch_type_of(strategy: &[StrategyItem]) -> Result<LaunchType, ecs::Error> {
+    let on_fargate = |item: &StrategyItem| [FARGATE, FARGATE_SPOT].contains(&item.capacity_provider.as_str());
+    match (strategy.iter().any(on_fargate), strategy.iter().all(on_fargate)) {
+        (_, true) => Ok(LaunchType::Fargate),
+        (false, false) => Ok(LaunchType::Ec2),
+        (true, false) => Err(invalid(
+            "A capacity provider strategy cannot contain a mix of capacity providers using Auto Scaling groups and Fargate \
+             providers. Specify one or the other and try again.",
+        )),
     }
 }
 
@@ -192,6 +253,7 @@ pub fn render_strategy(strategy: &[StrategyItem]) -> Vec<ecs::CapacityProviderSt
 
 /// The strategy of a service after an update that may name another one.
 pub fn updated(
+    view: &View,
     cluster: &Cluster,
     present: &Service,
     given: &[StrategyItem],
@@ -199,7 +261,12 @@ pub fn updated(
     if given.is_empty() {
         return Ok(present.primary().map(|primary| primary.capacity_strategy.clone()).unwrap_or_default());
     }
-    check(given, &cluster.capacity_providers)?;
+    check(view, &cluster.scope, given, &cluster.capacity_providers)?;
+    if launch_type_of(given)? != present.launch_type {
+        return Err(invalid(
+            "The tasks of a service stay on Fargate or on instances: its capacity provider strategy cannot change that.",
+        ));
+    }
     Ok(given.to_vec())
 }
 
@@ -235,15 +302,18 @@ impl Capacity {
     }
 
     /// The launch type and the strategy, which is empty where the launch type says it all.
-    pub fn resolve(&self, cluster: &Cluster) -> Result<(LaunchType, Vec<StrategyItem>), ecs::Error> {
+    pub fn resolve(
+        &self,
+        view: &View,
+        cluster: &Cluster,
+    ) -> Result<(LaunchType, Vec<StrategyItem>), ecs::Error> {
         let strategy = match self {
             Self::LaunchType(launch_type) => return Ok((*launch_type, Vec::new())),
             Self::Default if cluster.default_strategy.is_empty() => return Ok((LaunchType::Ec2, Vec::new())),
             Self::Default => cluster.default_strategy.clone(),
             Self::Strategy(strategy) => strategy.clone(),
         };
-        check(&strategy, &cluster.capacity_providers)?;
-        // All providers that there are yet take Fargate's capacity.
-        Ok((LaunchType::Fargate, strategy))
+        check(view, &cluster.scope, &strategy, &cluster.capacity_providers)?;
+        Ok((launch_type_of(&strategy)?, strategy))
     }
 }

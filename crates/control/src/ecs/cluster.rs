@@ -42,7 +42,6 @@ pub async fn create(
     }
     let capacity_providers = capacity_provider::names(capacity_providers.unwrap_or_default())?;
     let default_strategy = capacity_provider::strategy(default_capacity_provider_strategy)?;
-    capacity_provider::check(&default_strategy, &capacity_providers)?;
     let wanted = Cluster {
         scope: call.scope().clone(),
         name,
@@ -56,6 +55,10 @@ pub async fn create(
     let cluster = call
         .context
         .commit::<_, ecs::Error, _>(|snapshot, transaction| {
+            let view = &snapshot.view;
+            capacity_provider::check_names(view, &wanted.scope, &wanted.capacity_providers)?;
+            let providers = &wanted.capacity_providers;
+            capacity_provider::check(view, &wanted.scope, &wanted.default_strategy, providers)?;
             match snapshot.view.clusters.get(&Cluster::key_of(&wanted.scope, &wanted.name)) {
                 // Creating a cluster that is there answers with it as it is.
                 Some(present) if present.status == Status::Active => return Ok((**present).clone()),

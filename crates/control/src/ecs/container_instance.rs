@@ -237,7 +237,7 @@ pub fn render_as(view: &View, state: &InstanceState, with_tags: bool) -> ecs::Co
     ecs::ContainerInstance {
         container_instance_arn: instance.arn(),
         ec2_instance_id: member.and_then(|member| member.ec2_instance_id.clone()),
-        capacity_provider_name: None,
+        capacity_provider_name: member.and_then(|member| member.capacity_provider.clone()),
         version: i64::try_from(state.version()).ok(),
         version_info: Some(ecs::VersionInfo {
             agent_version: Some(instance.agent.agent.clone()),

@@ -158,7 +158,7 @@ impl Command {
         let mut providers = Vec::new();
         let (count, launch_type, constraints, strategies, instances) = match &self.place {
             Place::Anywhere { count, capacity, platform_named, constraints, strategies } => {
-                let (launch_type, strategy) = capacity.resolve(&cluster)?;
+                let (launch_type, strategy) = capacity.resolve(view, &cluster)?;
                 check_for_fargate(launch_type, *platform_named, constraints.given(), strategies.given())?;
                 let chosen = capacity_provider::split(&strategy, Counts::new(), *count as usize);
                 providers = chosen.into_iter().map(str::to_owned).collect();
@@ -171,7 +171,7 @@ impl Command {
             }
         };
         check_launch_type(&definition, launch_type)?;
-        if launch_type != LaunchType::Fargate && !has_instances(view, &cluster) {
+        if launch_type != LaunchType::Fargate && providers.is_empty() && !has_instances(view, &cluster) {
             return Err(invalid("No Container Instances were found in your cluster."));
         }
         if constraints.len() + definition.placement_constraints.len() > 10 {
@@ -193,6 +193,7 @@ impl Command {
             constraints,
             strategies,
             capacity_providers: providers,
+            provider: None,
             instances,
             group: self.group.clone().unwrap_or_else(|| format!("family:{}", definition.family)),
             started_by: self.started_by.clone(),

@@ -135,7 +135,7 @@ impl Create {
         now: Timestamp,
     ) -> Result<(Service, Vec<StrategyItem>), ecs::Error> {
         let cluster = reference::cluster(view, call.scope(), self.cluster.as_deref())?;
-        let (launch_type, capacity_strategy) = self.capacity.resolve(&cluster)?;
+        let (launch_type, capacity_strategy) = self.capacity.resolve(view, &cluster)?;
         self.settings.check(launch_type, self.scheduling_strategy)?;
         let mut service = Service {
             scheduling_strategy: self.scheduling_strategy,
@@ -293,7 +293,7 @@ pub async fn update(
                 Controller::External => settings.check_external()?,
                 Controller::Ecs => {
                     let strategy =
-                        capacity_provider::updated(&cluster, &present, &settings.capacity_strategy)?;
+                        capacity_provider::updated(view, &cluster, &present, &settings.capacity_strategy)?;
                     let wanted = deployment(view, &next, &settings, strategy, now)?;
                     if rest.force_new_deployment || differs(&present, &wanted) {
                         engine::deploy(view, &mut next, wanted, transaction, &mut RandomIds);

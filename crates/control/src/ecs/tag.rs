@@ -5,6 +5,7 @@ use crate::api::Call;
 use longshore_ecs as ecs;
 use longshore_engine::View;
 use longshore_model::arn::Arn;
+use longshore_model::capacity_provider::CapacityProvider;
 use longshore_model::cluster::{Cluster, Status};
 use longshore_model::container_instance::ContainerInstance;
 use longshore_model::service::{self, Service};
@@ -95,6 +96,7 @@ enum Tagged {
     TaskDefinition(Arc<TaskDefinition>),
     Service(Arc<Service>),
     Task(Arc<Task>),
+    CapacityProvider(Arc<CapacityProvider>),
 }
 
 impl Tagged {
@@ -137,6 +139,10 @@ impl Tagged {
                 let found = found.filter(|instance| instance.arn().as_deref() == Some(arn));
                 found.cloned().map(Self::ContainerInstance).ok_or_else(|| not_found(arn))
             }
+            "capacity-provider" => {
+                let found = view.capacity_providers.get(&CapacityProvider::key_of(scope, name));
+                found.cloned().map(Self::CapacityProvider).ok_or_else(|| not_found(arn))
+            }
             _ => Err(invalid(format!("Longshore does not tag resources such as {arn} yet."))),
         }
     }
@@ -148,6 +154,7 @@ impl Tagged {
             Self::TaskDefinition(definition) => &definition.tags,
             Self::Service(service) => &service.tags,
             Self::Task(task) => &task.tags,
+            Self::CapacityProvider(provider) => &provider.tags,
         }
     }
 
@@ -168,6 +175,9 @@ impl Tagged {
                 transaction.update(&Service { tags, version, ..(**service).clone() });
             }
             Self::Task(task) => transaction.update(&Task { tags, ..(**task).clone() }),
+            Self::CapacityProvider(provider) => {
+                transaction.update(&CapacityProvider { tags, ..(**provider).clone() });
+            }
         }
     }
 }

@@ -32,6 +32,8 @@ pub struct Capacity {
 pub enum Pool {
     Fargate,
     Cluster(Key, LaunchType),
+    /// Of a cluster's, those that are one capacity provider's.
+    Provider(Key, String),
 }
 
 #[derive(Clone, Default)]
@@ -45,8 +47,8 @@ struct Load {
 #[derive(Clone)]
 struct Seat {
     instance: Arc<ContainerInstance>,
-    /// `None` while it takes no tasks.
-    pool: Option<Pool>,
+    /// None while it takes no tasks.
+    pools: Vec<Pool>,
     fill: Fill,
 }
 
@@ -58,17 +60,20 @@ impl Pool {
         }
     }
 
-    /// `None` for an instance that takes no tasks now.
-    fn of(instance: &ContainerInstance) -> Option<Self> {
+    /// None for an instance that takes no tasks now.
+    fn of(instance: &ContainerInstance) -> Vec<Self> {
         if !instance.agent_connected {
-            return None;
+            return Vec::new();
         }
         match instance.membership() {
-            None => Some(Self::Fargate),
+            None => vec![Self::Fargate],
             Some(member) if member.status == Status::Active => {
-                Some(Self::Cluster(Cluster::key_of(&member.scope, &member.cluster), member.launch_type))
+                let cluster = Cluster::key_of(&member.scope, &member.cluster);
+                let of_provider = |name: &String| Self::Provider(cluster.clone(), name.clone());
+                let provider = member.capacity_provider.as_ref().map(of_provider);
+                std::iter::once(Self::Cluster(cluster.clone(), member.launch_type)).chain(provider).collect()
             }
-            Some(_) => None,
+            Some(_) => Vec::new(),
         }
     }
 }
@@ -128,7 +133,7 @@ impl Capacity {
 
     /// An instance that takes tasks.
     pub fn instance(&self, id: ContainerInstanceId) -> Option<&Arc<ContainerInstance>> {
-        self.seats.get(&id).filter(|seat| seat.pool.is_some()).map(|seat| &seat.instance)
+        self.seats.get(&id).filter(|seat| !seat.pools.is_empty()).map(|seat| &seat.instance)
     }
 
     /// An instance that may take none.
@@ -152,7 +157,7 @@ impl Capacity {
     /// Takes in what became of an instance.
     pub fn change_instance(&mut self, id: ContainerInstanceId, after: Option<&Arc<ContainerInstance>>) {
         let before = self.seats.remove(&id);
-        if let Some((seat, pool)) = before.as_ref().and_then(|seat| Some((seat, seat.pool.as_ref()?))) {
+        for (seat, pool) in before.iter().flat_map(|seat| seat.pools.iter().map(move |pool| (seat, pool))) {
             self.change_shelves(pool, |shelves| shelves.remove(id, seat.fill));
         }
         if self.loads.contains_key(&id) {
@@ -160,11 +165,11 @@ impl Capacity {
             self.groups.change_instance(id, before, after.map(|after| &**after));
         }
         if let Some(instance) = after {
-            let (pool, fill) = (Pool::of(instance), self.fill_of(instance));
-            if let Some(pool) = &pool {
+            let (pools, fill) = (Pool::of(instance), self.fill_of(instance));
+            for pool in &pools {
                 self.change_shelves(pool, |shelves| shelves.insert(instance, fill));
             }
-            self.seats.insert(id, Seat { instance: Arc::clone(instance), pool, fill });
+            self.seats.insert(id, Seat { instance: Arc::clone(instance), pools, fill });
         }
     }
 
@@ -255,7 +260,7 @@ impl Capacity {
         let (before, after) = (seat.fill, self.fill_of(&seat.instance));
         let Some(seat) = self.seats.get_mut(&id) else { return };
         seat.fill = after;
-        if let Some(pool) = seat.pool.clone() {
+        for pool in seat.pools.clone() {
             self.change_shelves(&pool, |shelves| shelves.refill(id, before, after));
         }
     }

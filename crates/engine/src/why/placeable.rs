@@ -49,6 +49,7 @@ fn request(cluster: &Cluster, definition: &Arc<TaskDefinition>) -> Request {
         constraints: Vec::new(),
         strategies: Vec::new(),
         capacity_providers: Vec::new(),
+        provider: None,
         instances: None,
         group: format!("family:{}", definition.family),
         started_by: None,

@@ -219,9 +219,9 @@ impl Settings {
         }
         let (constraints, strategies) = (self.constraints.given(), self.strategies.given());
         check_for_fargate(launch_type, self.platform_version.is_some(), constraints, strategies)?;
-        if launch_type != LaunchType::Fargate && !self.capacity_strategy.is_empty() {
+        if strategy == SchedulingStrategy::Daemon && !self.capacity_strategy.is_empty() {
             return Err(invalid(
-                "A service of the EC2 or EXTERNAL launch type takes no capacity provider strategy.",
+                "The daemon scheduling strategy does not support capacity provider strategies.",
             ));
         }
         if strategy == SchedulingStrategy::Daemon {

@@ -117,7 +117,7 @@ impl Create {
         service: &Service,
         now: Timestamp,
     ) -> Result<TaskSet, ecs::Error> {
-        let (launch_type, strategy) = self.capacity.resolve(cluster)?;
+        let (launch_type, strategy) = self.capacity.resolve(view, cluster)?;
         let definition = active_definition(view, &service.scope, &self.task_definition)?;
         check_launch_type(&definition, launch_type)?;
         let (constraints, strategies) = (!service.constraints.is_empty(), !service.strategies.is_empty());

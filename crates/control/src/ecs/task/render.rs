@@ -22,7 +22,7 @@ pub fn task(view: &View, t: &Task, with_tags: bool) -> ecs::Task {
     let definition = view.task_definition(&t.scope, &t.family, t.revision);
     let defined = |name: &str| definition.and_then(|d| d.containers.iter().find(|c| c.name == name));
     let on_fargate = t.launch_type == LaunchType::Fargate;
-    let on_instance = !on_fargate;
+    let on_instance = !on_fargate && t.waiting.is_none();
     let sized = |amount: u64| (on_fargate || amount > 0).then(|| amount.to_string());
     let at = |time: Option<longshore_model::Timestamp>| time.map(|time| Timestamp(time.millis()));
     ecs::Task {
