@@ -1,12 +1,14 @@
 """Fixtures. One server is shared by all tests that only add to it; the others start their own."""
 
 import os
+import shutil
 import signal
 import uuid
 
 import pytest
 
 from support import images, server
+from support import terraform as terraform_support
 from support.aws import Cloud
 
 
@@ -67,6 +69,28 @@ def start():
     yield start_one
     for one in reversed(started):
         one.clean_up()
+
+
+@pytest.fixture
+def terraform(cloud, tmp_path, name):
+    """Takes a configuration and its variables; what was made is destroyed in the end."""
+    if not shutil.which("terraform") or not terraform_support.mirror():
+        missing = "needs terraform, and a mirror of its AWS provider in LONGSHORE_TERRAFORM_MIRROR"
+        pytest.fail(missing) if os.environ.get("CI") else pytest.skip(missing)
+    made = []
+
+    def start(*files, **variables):
+        for file in ("provider.tf", *files):
+            shutil.copy(terraform_support.SOURCE / file, tmp_path)
+        made.append(terraform_support.Terraform(cloud, tmp_path, {"name": name} | variables))
+        status, said = made[0].run("init")
+        assert status == 0, said
+        return made[0]
+
+    yield start
+    for one in made:
+        status, said = one.run("destroy", "-auto-approve")
+        assert status == 0, said
 
 
 @pytest.hookimpl(hookwrapper=True)

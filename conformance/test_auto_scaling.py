@@ -7,6 +7,7 @@ from botocore.exceptions import ClientError
 
 from support import server
 from support.aws import Cloud, idle
+from support.services import clear
 from support.waiting import until
 
 IMAGE = "ami-0c55b159cbfafe1f0"
@@ -82,9 +83,7 @@ def provider(cloud, name, group):
         return made
 
     yield make
-    for arn in cloud.ecs.list_services(cluster=name)["serviceArns"]:
-        cloud.ecs.delete_service(cluster=name, service=arn, force=True)
-    cloud.stop_all(name)
+    clear(cloud, name)
     associate(cloud, name, [])
     cloud.ecs.delete_capacity_provider(capacityProvider=name)
 

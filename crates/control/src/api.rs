@@ -122,6 +122,7 @@ impl Default for Services {
             crate::acm::routes(),
             crate::autoscaling::routes(),
             crate::cloudwatch::routes(),
+            crate::codedeploy::routes(),
             crate::ecs::routes(),
             crate::ec2::routes(),
             crate::elbv2::routes(),

@@ -7,6 +7,7 @@ pub mod alarms;
 pub mod api;
 pub mod autoscaling;
 pub mod cloudwatch;
+pub mod codedeploy;
 pub mod context;
 pub mod coverage;
 pub mod ec2;
@@ -30,5 +31,6 @@ pub mod servicediscovery;
 pub mod ssm;
 pub mod sts;
 pub mod vault;
+mod wake;
 
 pub use context::{Config, Context, RandomIds};

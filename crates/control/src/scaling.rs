@@ -4,6 +4,7 @@
 
 use crate::context::{CommitError, Context, RandomIds};
 use crate::metric_store::Sample;
+use crate::wake::{Heard, hear};
 use longshore_engine::instance::provider_of;
 use longshore_engine::metrics::Statistics;
 use longshore_engine::{View, auto_scaling, managed_scaling, placement};
@@ -16,7 +17,6 @@ use longshore_model::container_instance::{Capacity, ContainerInstance, Membershi
 use longshore_model::instance::{Instance, LaunchTemplate};
 use longshore_model::task::{DesiredStatus, Task};
 use longshore_model::{Record, Timestamp};
-use longshore_store::{Followed, Follower};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -45,24 +45,8 @@ pub async fn run(context: Arc<Context>) {
         if measured.is_none_or(|at| at.elapsed() >= MINUTE) && measure(&context).await {
             measured = Some(Instant::now());
         }
-        if !hear(&context, &mut changes).await {
+        if hear(&context, &mut changes, LONGEST, matters).await == Heard::Closed {
             return;
-        }
-    }
-}
-
-/// Waits until something has changed that capacity depends on; `false` when the store closed.
-async fn hear(context: &Context, changes: &mut Follower) -> bool {
-    let pause = tokio::time::sleep(LONGEST);
-    tokio::pin!(pause);
-    loop {
-        tokio::select! {
-            () = &mut pause => return true,
-            heard = changes.next() => match heard {
-                None => return false,
-                Some(Followed::Restarted) => return true,
-                Some(Followed::Batch(batch)) => if matters(&context.view(), &batch) { return true },
-            },
         }
     }
 }

@@ -6,6 +6,7 @@ pub mod alarms;
 pub mod assignment;
 pub mod auto_scaling;
 pub mod capacity_provider;
+pub mod codedeploy;
 pub mod default_vpc;
 pub mod discovery;
 pub mod dns;

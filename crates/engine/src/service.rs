@@ -343,7 +343,7 @@ impl Plan {
         }
         let settled = match self.next.controller {
             Controller::Ecs => alone && !self.next.primary().is_some_and(in_progress),
-            Controller::External => self.next.primary_task_set().is_some(),
+            Controller::External | Controller::CodeDeploy => self.next.primary_task_set().is_some(),
         };
         let exact = seen.iter().all(|seen| seen.desired == seen.good_healthy);
         let steady = at_rest && settled && active && exact;

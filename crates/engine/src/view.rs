@@ -25,6 +25,7 @@ use longshore_model::capacity_provider::CapacityProvider;
 use longshore_model::certificate::Certificate;
 use longshore_model::change::{Change, Key, Undecodable};
 use longshore_model::cluster::Cluster;
+use longshore_model::codedeploy::{Application, CodeDeployment, DeploymentConfig, DeploymentGroup};
 use longshore_model::container_instance::{ContainerInstance, Placements};
 use longshore_model::control_plane::ControlPlane;
 use longshore_model::discovery::{DiscoveryInstance, DiscoveryService, Namespace, Operation};
@@ -85,6 +86,10 @@ pub struct View {
     pub auto_scaling_groups: Table<AutoScalingGroup>,
     pub scaling_activities: Table<ScalingActivity>,
     pub capacity_providers: Table<CapacityProvider>,
+    pub code_applications: Table<Application>,
+    pub deployment_configs: Table<DeploymentConfig>,
+    pub deployment_groups: Table<DeploymentGroup>,
+    pub code_deployments: Table<CodeDeployment>,
     pub secrets: Table<Secret>,
     pub parameters: Table<Parameter>,
     pub sealing_keys: Table<SealingKey>,
@@ -466,6 +471,10 @@ impl longshore_model::change::View for View {
             AutoScalingGroup::TABLE => self.auto_scaling_groups.apply(change),
             ScalingActivity::TABLE => self.scaling_activities.apply(change),
             CapacityProvider::TABLE => self.capacity_providers.apply(change),
+            Application::TABLE => self.code_applications.apply(change),
+            DeploymentConfig::TABLE => self.deployment_configs.apply(change),
+            DeploymentGroup::TABLE => self.deployment_groups.apply(change),
+            CodeDeployment::TABLE => self.code_deployments.apply(change),
             ControlPlane::TABLE => self.control_planes.apply(change),
             Authority::TABLE => self.authorities.apply(change),
             Administrator::TABLE => self.administrators.apply(change),

@@ -13,7 +13,7 @@ use longshore_control::agents::{self, Link};
 use longshore_control::log_store::{self, LogStore};
 use longshore_control::metric_store::MetricStore;
 use longshore_control::{
-    Config, Context, RandomIds, alarms, context, housekeeping, liveness, reconcile, scaling,
+    Config, Context, RandomIds, alarms, codedeploy, context, housekeeping, liveness, reconcile, scaling,
 };
 use longshore_engine::View;
 use longshore_model::container_instance::{AgentVersion, Capacity, Membership, Ports, Status};
@@ -55,6 +55,7 @@ impl ControlPlane {
             tokio::spawn(liveness::run(Arc::clone(&context))),
             tokio::spawn(reconcile::run(Arc::clone(&context))),
             tokio::spawn(scaling::run(Arc::clone(&context))),
+            tokio::spawn(codedeploy::drive::run(Arc::clone(&context))),
         ];
         Ok(Self { context, beside })
     }

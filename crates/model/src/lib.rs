@@ -8,6 +8,7 @@ pub mod capacity_provider;
 pub mod certificate;
 pub mod change;
 pub mod cluster;
+pub mod codedeploy;
 pub mod container_instance;
 pub mod control_plane;
 pub mod discovery;

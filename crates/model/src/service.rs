@@ -142,11 +142,18 @@ pub enum Controller {
     Ecs,
     /// A program of the user's, by task sets.
     External,
+    /// CodeDeploy, by task sets.
+    CodeDeploy,
 }
 
 impl Controller {
     pub fn is_ecs(&self) -> bool {
         *self == Self::Ecs
+    }
+
+    /// Whether the service's tasks are those of task sets.
+    pub fn has_task_sets(self) -> bool {
+        matches!(self, Self::External | Self::CodeDeploy)
     }
 }
 

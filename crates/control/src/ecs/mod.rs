@@ -6,7 +6,7 @@ mod container_instance;
 pub mod event;
 mod page;
 mod placement;
-mod reference;
+pub(crate) mod reference;
 mod run_task;
 mod service;
 pub mod spot;

@@ -30,7 +30,7 @@ use longshore_model::capacity_provider::StrategyItem;
 use longshore_model::cluster::Cluster;
 use longshore_model::service::{
     Controller, Deployment, DeploymentConfiguration, Hook, HookTarget, NetworkConfiguration,
-    SchedulingStrategy, Service, Status,
+    SchedulingStrategy, Service, Status, TaskSet, TaskSetStatus,
 };
 use longshore_model::task_definition::TaskDefinition;
 use longshore_model::{Record, Tags, Timestamp, Transaction, arn};
@@ -49,9 +49,14 @@ pub async fn create(
             let view = &snapshot.view;
             let (mut wanted, strategy) = command.resolve(view, &call, now)?;
             let first = match wanted.controller {
-                Controller::Ecs => Some(deployment(view, &wanted, &command.settings, strategy, now)?),
+                Controller::Ecs | Controller::CodeDeploy => {
+                    Some(deployment(view, &wanted, &command.settings, strategy, now)?)
+                }
                 Controller::External => None,
             };
+            if wanted.controller == Controller::CodeDeploy {
+                check_balancer(first.as_ref())?;
+            }
             let present = view.services.get(&wanted.key());
             match present.map(|present| (present, present.status)) {
                 None => {
@@ -152,9 +157,33 @@ impl Create {
     }
 }
 
-/// With its first deployment, where it has deployments.
+/// CodeDeploy moves the traffic of one target group.
+fn check_balancer(first: Option<&Deployment>) -> Result<(), ecs::Error> {
+    match first.map(|first| first.load_balancers.len()) {
+        Some(1) => Ok(()),
+        _ => Err(invalid(
+            "A service with a CODE_DEPLOY deployment controller must have exactly one load balancer.",
+        )),
+    }
+}
+
+/// With its first deployment or task set, where ECS makes it.
 fn begin(view: &View, service: &mut Service, first: Option<Deployment>, transaction: &mut Transaction) {
     if let Some(first) = first {
+        if service.controller == Controller::CodeDeploy {
+            service.task_sets.push(TaskSet {
+                launch_type: service.launch_type,
+                status: TaskSetStatus::Primary,
+                scale: TaskSet::FULL_SCALE,
+                stable: false,
+                stable_at: first.created_at,
+                external_id: None,
+                client_token: None,
+                tags: Tags::default(),
+                deployment: first,
+            });
+            return;
+        }
         engine::deploy(view, service, first, transaction, &mut RandomIds);
     }
 }
@@ -255,7 +284,8 @@ fn is_same(present: &Service, wanted: &Service, first: Option<&Deployment>) -> b
 
 /// Whether a deployment runs something else than the PRIMARY one.
 fn differs(present: &Service, wanted: &Deployment) -> bool {
-    present.primary().is_none_or(|primary| {
+    let primary = present.primary_task_set().map(|set| &set.deployment).or(present.primary());
+    primary.is_none_or(|primary| {
         (&primary.family, primary.revision, &primary.network)
             != (&wanted.family, wanted.revision, &wanted.network)
             || primary.platform_version != wanted.platform_version
@@ -291,6 +321,7 @@ pub async fn update(
             next.steady = false;
             match present.controller {
                 Controller::External => settings.check_external()?,
+                Controller::CodeDeploy => settings.check_code_deploy(rest.force_new_deployment)?,
                 Controller::Ecs => {
                     let strategy =
                         capacity_provider::updated(view, &cluster, &present, &settings.capacity_strategy)?;

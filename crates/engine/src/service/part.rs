@@ -2,7 +2,7 @@
 
 use super::stages;
 use crate::view::View;
-use longshore_model::service::{Controller, Deployment, Service, Stage, Status};
+use longshore_model::service::{Deployment, Service, Stage, Status};
 use longshore_model::task::LaunchType;
 
 #[derive(Clone, Copy, Debug)]
@@ -19,7 +19,7 @@ pub struct Part<'a> {
 pub fn parts<'a>(view: &View, service: &'a Service) -> Vec<Part<'a>> {
     let part =
         |deployment, desired| Part { deployment, launch_type: service.launch_type, desired, replaces: false };
-    if service.controller == Controller::External {
+    if service.controller.has_task_sets() {
         let sets = service.task_sets.iter();
         let of_sets = sets.map(|set| Part {
             launch_type: set.launch_type,

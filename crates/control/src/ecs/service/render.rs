@@ -51,7 +51,7 @@ pub fn service(view: &View, s: &Service, with_tags: bool) -> ecs::Service {
         platform_family: on_fargate.then(|| "Linux".to_owned()),
         task_definition: primary.map(|p| task_definition::arn_of(&s.scope, &p.family, p.revision)),
         deployment_configuration: Some(configuration::render(&s.configuration)),
-        task_sets: (s.controller == Controller::External).then_some(sets),
+        task_sets: s.controller.has_task_sets().then_some(sets),
         deployments: Some(deployments),
         role_arn: Some(format!(
             "arn:aws:iam::{}:role/aws-service-role/ecs.amazonaws.com/AWSServiceRoleForECS",
@@ -89,6 +89,7 @@ fn controller(controller: Controller) -> ecs::DeploymentControllerType {
     match controller {
         Controller::Ecs => ecs::DeploymentControllerType::Ecs,
         Controller::External => ecs::DeploymentControllerType::External,
+        Controller::CodeDeploy => ecs::DeploymentControllerType::CodeDeploy,
     }
 }
 
@@ -102,7 +103,7 @@ pub fn task_set(view: &View, s: &Service, set: &TaskSet, with_tags: bool) -> ecs
         task_set_arn: Some(set.arn(s)),
         service_arn: Some(s.arn()),
         cluster_arn: Some(arn_of(&s.scope, &s.cluster)),
-        started_by: None,
+        started_by: (s.controller == Controller::CodeDeploy).then(|| "CODE_DEPLOY".to_owned()),
         external_id: set.external_id.clone(),
         status: Some(set.status.as_str().to_owned()),
         task_definition: Some(task_definition::arn_of(&s.scope, &d.family, d.revision)),

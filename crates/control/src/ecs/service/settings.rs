@@ -254,6 +254,30 @@ impl Settings {
         }
     }
 
+    /// What CodeDeploy brings into use, and an update does not.
+    pub fn check_code_deploy(&self, forced: bool) -> Result<(), ecs::Error> {
+        let elsewhere = "on services with a CODE_DEPLOY deployment controller. Use AWS CodeDeploy to trigger a new deployment.";
+        if self.task_definition.is_some() {
+            return Err(invalid(format!("Unable to update task definition {elsewhere}")));
+        }
+        if self.network.is_some() {
+            return Err(invalid(format!("Unable to update network parameters {elsewhere}")));
+        }
+        if forced {
+            return Err(invalid(format!("Cannot force a new deployment {elsewhere}")));
+        }
+        let others = [
+            ("platform version", self.platform_version.is_some()),
+            ("load balancers", self.load_balancers.is_some()),
+            ("service registries", self.registries.is_some()),
+            ("capacity provider strategy", !self.capacity_strategy.is_empty()),
+        ];
+        match others.iter().find(|(_, given)| *given) {
+            None => Ok(()),
+            Some((what, _)) => Err(invalid(format!("Unable to update {what} {elsewhere}"))),
+        }
+    }
+
     pub fn apply(&self, service: &mut Service) -> Result<(), ecs::Error> {
         service.desired_count = self.desired_count.unwrap_or(service.desired_count);
         if let Some(given) = &self.configuration {
@@ -273,7 +297,8 @@ impl Settings {
         }
         service.propagate_tags = self.propagate_tags.unwrap_or(service.propagate_tags);
         service.managed_tags = self.managed_tags.unwrap_or(service.managed_tags);
-        let present = service.primary().is_some_and(|primary| !primary.load_balancers.is_empty());
+        let primary = service.primary_task_set().map(|set| &set.deployment).or(service.primary());
+        let present = primary.is_some_and(|primary| !primary.load_balancers.is_empty());
         let by_task_sets = service.controller == Controller::External;
         let is_behind =
             by_task_sets || self.load_balancers.as_ref().map_or(present, |given| !given.is_empty());
@@ -336,9 +361,7 @@ fn controller(given: ecs::DeploymentController) -> Result<Controller, ecs::Error
     match r#type {
         ecs::DeploymentControllerType::Ecs => Ok(Controller::Ecs),
         ecs::DeploymentControllerType::External => Ok(Controller::External),
-        ecs::DeploymentControllerType::CodeDeploy => {
-            unsupported(&[("deploymentController", true)]).map_err(invalid).map(|()| Controller::Ecs)
-        }
+        ecs::DeploymentControllerType::CodeDeploy => Ok(Controller::CodeDeploy),
     }
 }
 
