@@ -289,6 +289,11 @@ def test_providers_are_updated_and_deleted(cloud, asg, name, provider, group):
         cloud.ecs.update_capacity_provider(name=name, autoScalingGroupProvider=protection)
     with pytest.raises(ClientError, match="associated with cluster"):
         cloud.ecs.delete_capacity_provider(capacityProvider=name)
+    cloud.ecs.create_service(
+        cluster=name, serviceName="web", taskDefinition=define(cloud, f"{name}-web"), desiredCount=0
+    )
+    with pytest.raises(ClientError, match="ResourceInUseException.*in use and cannot be removed"):
+        associate(cloud, name, [])
     with pytest.raises(ClientError, match="cannot contain a mix"):
         associate(cloud, name, [name, "FARGATE"])
         cloud.ecs.run_task(cluster=name, taskDefinition=define(cloud, name))

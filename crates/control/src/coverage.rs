@@ -31,6 +31,7 @@ const IN_PART: &str = "\n## In part\n\n\
     - `assignPublicIp`: every task reaches the outside by the machine's address; none has a public address yet.\n\
     - `containerInsights` is kept and shown; tasks are not measured yet, so that CloudWatch has the metrics that users put, and no others.\n\
     - Secrets and parameters: `KmsKeyId` and `KeyId` are kept and shown, and all are sealed with the one key of the store. There is no IAM yet that could keep the execution role from reading them.\n\
+    - Tags of SSM are those of parameters: the other resource types that its tag operations name are refused with InvalidResourceType.\n\
     - Metrics are kept for 15 days, by the control plane that they were put to; alarms are evaluated by the one that leads, on the metrics that it has. A change of an alarm's state does nothing but end deployments that listen to it.\n\
     - `platformVersion` 1.3.0, 1.4.0 and LATEST all run as 1.4.0.\n\
     - `RegisterContainerInstance` keeps what it is told, for agents that are not Longshore's; nothing verifies \

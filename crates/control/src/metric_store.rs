@@ -113,9 +113,7 @@ impl MetricStore {
         if !self.index.read().unwrap_or_else(PoisonError::into_inner).has_room_for(&samples) {
             return Err(Error::TooMany);
         }
-        let written = append(&mut journal, &path, day, &lines);
-        if let Err(source) = written {
-            // What stands in the file now is not known; the next one begins with cutting off what is torn.
+        if let Err(source) = append(&mut journal, &path, day, &lines) {
             *journal = None;
             return Err(Error::Io { path, source });
         }
@@ -214,22 +212,34 @@ impl Index {
     }
 }
 
+/// Writes lines that are durable then, or none of them: what was written of them before it failed is cut off.
 fn append(journal: &mut Option<Journal>, path: &Path, day: i64, lines: &[u8]) -> io::Result<()> {
     let journal = match journal {
         Some(open) if open.day == day => open,
         stale => stale.insert(Journal { day, file: open(path)? }),
     };
-    journal.file.write_all(lines)?;
-    journal.file.sync_data()
+    let before = journal.file.metadata()?.len();
+    let written = journal.file.write_all(lines).and_then(|()| journal.file.sync_data());
+    if written.is_err() {
+        let cut = journal.file.set_len(before).and_then(|()| journal.file.sync_data());
+        if let Err(error) = cut {
+            tracing::error!(path = %path.display(), %error, "what was not kept of metrics may be there after a restart");
+        }
+    }
+    written
 }
 
-/// Opens a day's file for more lines, after the last whole one.
+/// Opens a day's file for more lines, after the last whole one. A new one is durable in its directory.
 fn open(path: &Path) -> io::Result<File> {
+    let is_new = !path.exists();
     let file = OpenOptions::new().create(true).read(true).append(true).mode(0o600).open(path)?;
     let text = fs::read(path)?;
     let whole = text.iter().rposition(|byte| *byte == b'\n').map_or(0, |end| end + 1);
     if whole < text.len() {
         file.set_len(whole as u64)?;
+    }
+    if is_new && let Some(directory) = path.parent() {
+        File::open(directory)?.sync_all()?;
     }
     Ok(file)
 }
@@ -304,6 +314,17 @@ mod tests {
             assert_eq!(sums(&store, "b"), [(at, 4.0)]);
             assert_eq!(store.metrics(&sample("a", 0, 0.0).scope).len(), 2);
         }
+    }
+
+    #[test]
+    fn nothing_is_kept_of_what_could_not_be_written() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("1.jsonl");
+        fs::write(&path, b"{}\n").unwrap();
+        // A file that cannot be written to stands for a disk that is full.
+        let mut journal = Some(Journal { day: 1, file: File::open(&path).unwrap() });
+        assert!(append(&mut journal, &path, 1, b"{\"scope\"}\n").is_err());
+        assert_eq!(fs::read(&path).unwrap(), b"{}\n");
     }
 
     #[test]

@@ -8,6 +8,10 @@ use longshore_model::cluster::{Cluster, ContainerInsights};
 use longshore_model::container_instance::{
     AgentVersion, Capacity, ContainerInstance, CpuArchitecture, Ports,
 };
+use longshore_model::elb::{
+    Action, ForwardGroup, GroupProtocol, HealthCheck, HealthCheckProtocol, Listener, Protocol,
+    ProtocolVersion, TargetGroup, TargetType,
+};
 use longshore_model::id::IdSource;
 use longshore_model::service::Service;
 use longshore_model::task::{LaunchType, Task};
@@ -183,5 +187,55 @@ pub fn service() -> Service {
             &mut Count(9),
         )],
         ..Service::new(scope(), "default", "web", LaunchType::Ec2, Timestamp(1000))
+    }
+}
+
+/// Of the load balancer that listeners are of.
+pub const PATH: &str = "app/alb/0000000000000001";
+
+/// A target group for addresses, checked by HTTP.
+pub fn target_group(name: &str) -> TargetGroup {
+    TargetGroup {
+        scope: scope(),
+        name: name.to_owned(),
+        id: format!("{:016x}", name.len()),
+        vpc: "vpc-1".to_owned(),
+        target_type: TargetType::Ip,
+        protocol: GroupProtocol::Http,
+        protocol_version: ProtocolVersion::Http1,
+        port: 80,
+        health_check: HealthCheck {
+            enabled: true,
+            protocol: HealthCheckProtocol::Http,
+            port: None,
+            path: Some("/".to_owned()),
+            interval: 30,
+            timeout: 5,
+            healthy_threshold: 5,
+            unhealthy_threshold: 2,
+            matcher: None,
+        },
+        attributes: Default::default(),
+        tags: Tags::default(),
+        created_at: Timestamp(1),
+    }
+}
+
+/// A listener that sends everything to the group `blue`.
+pub fn listener(port: u16) -> Listener {
+    let groups = vec![ForwardGroup { target_group: "blue".to_owned(), weight: 1 }];
+    Listener {
+        scope: scope(),
+        load_balancer: PATH.to_owned(),
+        id: format!("{port:016x}"),
+        protocol: Protocol::Http,
+        port,
+        certificates: Vec::new(),
+        ssl_policy: None,
+        default_actions: vec![Action::Forward { groups, stickiness: None }],
+        action_orders: Vec::new(),
+        attributes: Default::default(),
+        tags: Tags::default(),
+        created_at: Timestamp(1),
     }
 }

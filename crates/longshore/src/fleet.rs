@@ -99,20 +99,15 @@ impl Life {
     async fn run(self, mut ending: watch::Receiver<bool>) -> Key {
         let key = self.instance.key();
         let id = &self.instance.id;
-        match self.open().await {
-            Ok(opened) => {
-                let agent = Arc::clone(&opened.instance);
-                tokio::select! {
-                    () = self.serve(opened) => {}
-                    _ = ending.wait_for(|ends| *ends) => {}
-                }
-                // Its link may have ended by itself; what it runs goes on until it is to end.
-                let _ = ending.wait_for(|ends| *ends).await;
-                self.remove(&agent).await;
+        if let Some(opened) = self.open_at_last(&mut ending).await {
+            let agent = Arc::clone(&opened.instance);
+            tokio::select! {
+                () = self.serve(opened) => {}
+                _ = ending.wait_for(|ends| *ends) => {}
             }
-            Err(error) => {
-                tracing::error!(instance = id, error = &*error, "an instance does not start");
-            }
+            // Its link may have ended by itself; what it runs goes on until it is to end.
+            let _ = ending.wait_for(|ends| *ends).await;
+            self.remove(&agent).await;
         }
         self.machine.runtimes.remove(usize::from(self.instance.number));
         if let Err(error) = self.record_end().await {
@@ -123,6 +118,25 @@ impl Life {
             );
         }
         key
+    }
+
+    /// A new instance that does not open is given up. One that ran before is tried until it opens, or is to end: its containers
+    /// are still there.
+    async fn open_at_last(&self, ending: &mut watch::Receiver<bool>) -> Option<Opened> {
+        loop {
+            let error = match self.open().await {
+                Ok(opened) => return Some(opened),
+                Err(error) => error,
+            };
+            tracing::error!(instance = self.instance.id, error = &*error, "an instance does not start");
+            if self.instance.state == State::Pending {
+                return None;
+            }
+            tokio::select! {
+                () = tokio::time::sleep(RETRY) => {}
+                _ = ending.wait_for(|ends| *ends), if self.instance.state == State::Running => return None,
+            }
+        }
     }
 
     async fn open(&self) -> Outcome<Opened> {
@@ -246,6 +260,8 @@ impl Life {
     async fn clear(&self, agent: &agent::Instance) -> Outcome {
         agent.runtime.clear().await?;
         agent.network.end().await?;
+        // One that was just being made when its agent ended.
+        agent.runtime.clear().await?;
         for task in agent.cgroups.tasks() {
             agent.cgroups.remove_task(&task).await?;
         }

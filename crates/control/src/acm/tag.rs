@@ -4,8 +4,9 @@
 use super::named;
 use crate::api::Call;
 use longshore_acm as acm;
+use longshore_model::Tags;
 use longshore_model::certificate::Certificate;
-use longshore_model::{Tags, tag};
+use longshore_model::tag::GivenError;
 use longshore_wire::Fault;
 
 pub fn of_new(given: Vec<acm::Tag>) -> Result<Tags, Fault> {
@@ -13,17 +14,10 @@ pub fn of_new(given: Vec<acm::Tag>) -> Result<Tags, Fault> {
 }
 
 fn with(present: &Tags, more: Vec<acm::Tag>) -> Result<Tags, Fault> {
-    let mut given = Tags::default();
-    for acm::Tag { key, value } in more {
-        if key.to_ascii_lowercase().starts_with("aws:") {
-            let message = format!("Tag key {key} cannot begin with aws:, which is reserved.");
-            return Err(acm::Error::InvalidTagException(message).into());
-        }
-        given.0.insert(key, value.unwrap_or_default());
-    }
-    present.with(given).map_err(|tag::Error::TooMany| {
-        let message = format!("The maximum number of tags on a certificate is {}.", tag::LIMIT);
-        acm::Error::TooManyTagsException(message).into()
+    let pairs = more.into_iter().map(|acm::Tag { key, value }| (key, value.unwrap_or_default()));
+    present.with_given(pairs).map_err(|error| match error {
+        GivenError::Reserved(_) => acm::Error::InvalidTagException(error.to_string()).into(),
+        GivenError::TooMany => acm::Error::TooManyTagsException(error.to_string()).into(),
     })
 }
 

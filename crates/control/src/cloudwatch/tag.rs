@@ -7,7 +7,7 @@ use longshore_cloudwatch as cloudwatch;
 use longshore_engine::View;
 use longshore_model::alarm::Alarm;
 use longshore_model::arn::Arn;
-use longshore_model::{Scope, Tags, tag};
+use longshore_model::{Scope, Tags};
 use longshore_wire::Fault;
 use std::sync::Arc;
 
@@ -16,16 +16,8 @@ pub fn of_new(given: Vec<cloudwatch::Tag>) -> Result<Tags, Fault> {
 }
 
 fn with(present: &Tags, more: Vec<cloudwatch::Tag>) -> Result<Tags, Fault> {
-    let mut given = Tags::default();
-    for cloudwatch::Tag { key, value } in more {
-        if key.to_ascii_lowercase().starts_with("aws:") {
-            return Err(invalid(format!("Tag key {key} cannot begin with aws:, which is reserved.")));
-        }
-        given.0.insert(key, value);
-    }
-    present.with(given).map_err(|tag::Error::TooMany| {
-        invalid(format!("The maximum number of tags on an alarm is {}.", tag::LIMIT))
-    })
+    let pairs = more.into_iter().map(|cloudwatch::Tag { key, value }| (key, value));
+    present.with_given(pairs).map_err(|error| invalid(error.to_string()))
 }
 
 pub async fn add(

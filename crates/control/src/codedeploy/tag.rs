@@ -7,23 +7,14 @@ use longshore_codedeploy as cd;
 use longshore_engine::View;
 use longshore_model::arn::Arn;
 use longshore_model::codedeploy::{Application, DeploymentGroup};
-use longshore_model::{Scope, Tags, Transaction, tag};
+use longshore_model::tag::GivenError;
+use longshore_model::{Scope, Tags, Transaction};
 use longshore_wire::Fault;
 
 pub fn with(present: &Tags, more: Vec<cd::Tag>) -> Result<Tags, Fault> {
-    let mut given = Tags::default();
-    for cd::Tag { key, value } in more {
-        let key = key.unwrap_or_default();
-        if key.is_empty() || key.to_ascii_lowercase().starts_with("aws:") {
-            let message = format!("Tag key '{key}' is not valid: it cannot be empty or begin with aws:.");
-            return Err(cd::Error::InvalidTagsToAddException(message).into());
-        }
-        given.0.insert(key, value.unwrap_or_default());
-    }
-    present.with(given).map_err(|tag::Error::TooMany| {
-        let message = format!("The maximum number of tags on a resource is {}.", tag::LIMIT);
-        cd::Error::InvalidTagsToAddException(message).into()
-    })
+    let pair = |cd::Tag { key, value }| (key.unwrap_or_default(), value.unwrap_or_default());
+    let wrong = |error: GivenError| cd::Error::InvalidTagsToAddException(error.to_string()).into();
+    present.with_given(more.into_iter().map(pair)).map_err(wrong)
 }
 
 /// What has tags.

@@ -17,8 +17,8 @@ use longshore_model::Scope;
 use longshore_model::arn::{self, Arn};
 use longshore_model::capacity_provider::{CapacityProvider, FARGATE, FARGATE_SPOT, StrategyItem};
 use longshore_model::cluster::Cluster;
-use longshore_model::service::Service;
-use longshore_model::task::{LaunchType, Task};
+use longshore_model::service::{self, Service};
+use longshore_model::task::{DesiredStatus, LaunchType, Task};
 use std::sync::Arc;
 
 /// The most providers of a strategy and of a cluster.
@@ -143,10 +143,18 @@ fn exists(view: &View, scope: &Scope, name: &str) -> bool {
         || view.capacity_providers.get(&CapacityProvider::key_of(scope, name)).is_some()
 }
 
-/// Whether tasks of the cluster take a provider's capacity.
+/// Whether tasks of the cluster that are to run take a provider's capacity, or services that are to go on.
 fn is_used(view: &View, cluster: &Cluster, name: &str) -> bool {
-    let takes = |task: &Arc<Task>| task.holds_resources() && task.capacity_provider.as_deref() == Some(name);
-    view.tasks_of(&cluster.scope, &cluster.name).any(takes)
+    let takes = |task: &Arc<Task>| {
+        task.desired_status == DesiredStatus::Running && task.capacity_provider.as_deref() == Some(name)
+    };
+    let asks = |service: &Arc<Service>| {
+        let sets = service.task_sets.iter().map(|set| &set.deployment);
+        let mut strategies = service.deployments.iter().chain(sets).flat_map(|one| &one.capacity_strategy);
+        service.status == service::Status::Active && strategies.any(|item| item.capacity_provider == name)
+    };
+    view.services_of(&cluster.scope, &cluster.name).any(asks)
+        || view.tasks_of(&cluster.scope, &cluster.name).any(takes)
 }
 
 pub fn names(given: Vec<String>) -> Result<Vec<String>, ecs::Error> {

@@ -180,8 +180,13 @@ impl Front {
     }
 
     async fn aws(&self, head: Head, body: Bytes) -> Response<Full<Bytes>> {
-        let packed = body;
-        let body = match unpack(&head.parts, packed.clone(), self.limits.body_of(head.service)) {
+        let allowed = self.authenticate(&head, &body);
+        // Nothing is unpacked for somebody who may not ask.
+        let unpacked = match allowed {
+            Ok(()) => unpack(&head.parts, body, self.limits.body_of(head.service)),
+            Err(_) => Ok(body),
+        };
+        let body = match unpacked {
             Ok(body) => body,
             Err(fault) => return answer::refused(head.service, head.envelope, &fault, &head.request_id),
         };
@@ -190,7 +195,7 @@ impl Front {
         let service =
             head.service.or_else(|| route::service_of_form(self.api.services(), &head, form.as_ref()));
         let refuse = |fault: &Fault| answer::refused(service, head.envelope, fault, &head.request_id);
-        if let Err(problem) = self.authenticate(&head, &packed) {
+        if let Err(problem) = allowed {
             let protocol = service.map_or(head.envelope.protocol(), |service| service.protocol);
             return refuse(&problem.fault(protocol));
         }

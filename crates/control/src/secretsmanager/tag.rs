@@ -3,24 +3,13 @@
 
 use super::{change, invalid};
 use crate::api::Call;
-use longshore_model::{Tags, tag};
+use longshore_model::Tags;
 use longshore_secretsmanager as secretsmanager;
 use longshore_wire::Fault;
 
 pub fn with(present: &Tags, more: Vec<secretsmanager::Tag>) -> Result<Tags, Fault> {
-    let mut given = Tags::default();
-    for secretsmanager::Tag { key, value } in more {
-        let key = key.unwrap_or_default();
-        if key.is_empty() || key.to_ascii_lowercase().starts_with("aws:") {
-            return Err(invalid(format!(
-                "Tag key '{key}' is not valid: it cannot be empty or begin with aws:."
-            )));
-        }
-        given.0.insert(key, value.unwrap_or_default());
-    }
-    present.with(given).map_err(|tag::Error::TooMany| {
-        invalid(format!("The maximum number of tags on a secret is {}.", tag::LIMIT))
-    })
+    let pair = |secretsmanager::Tag { key, value }| (key.unwrap_or_default(), value.unwrap_or_default());
+    present.with_given(more.into_iter().map(pair)).map_err(|error| invalid(error.to_string()))
 }
 
 pub fn render(tags: &Tags) -> Vec<secretsmanager::Tag> {

@@ -5,22 +5,17 @@ use super::{invalid, parameter};
 use crate::api::Call;
 use longshore_engine::View;
 use longshore_model::secret::Parameter;
-use longshore_model::{Scope, Tags, tag};
+use longshore_model::tag::GivenError;
+use longshore_model::{Scope, Tags};
 use longshore_ssm as ssm;
 use longshore_wire::Fault;
 use std::sync::Arc;
 
 pub fn with(present: &Tags, more: Vec<ssm::Tag>) -> Result<Tags, Fault> {
-    let mut given = Tags::default();
-    for ssm::Tag { key, value } in more {
-        if key.to_ascii_lowercase().starts_with("aws:") {
-            return Err(invalid(format!("Tag key {key} cannot begin with aws:, which is reserved.")));
-        }
-        given.0.insert(key, value);
-    }
-    present.with(given).map_err(|tag::Error::TooMany| {
-        ssm::Error::TooManyTagsError(format!("The maximum number of tags on a parameter is {}.", tag::LIMIT))
-            .into()
+    let pairs = more.into_iter().map(|ssm::Tag { key, value }| (key, value));
+    present.with_given(pairs).map_err(|error| match error {
+        GivenError::Reserved(_) => invalid(error.to_string()),
+        GivenError::TooMany => ssm::Error::TooManyTagsError(error.to_string()).into(),
     })
 }
 
@@ -77,7 +72,8 @@ fn check_kind(kind: ssm::ResourceTypeForTagging) -> Result<(), Fault> {
     match kind {
         ssm::ResourceTypeForTagging::Parameter => Ok(()),
         other => {
-            let message = format!("The resource type {} is not supported by Longshore.", other.as_str());
+            let message =
+                format!("Resources of the type {} have no tags here: only parameters do.", other.as_str());
             Err(ssm::Error::InvalidResourceType(message).into())
         }
     }

@@ -2,61 +2,11 @@
 //! have.
 
 use super::*;
-use crate::testing::{self, Count, apply, scope};
+use crate::testing::{self, Count, apply, listener, scope, target_group as group};
 use longshore_model::codedeploy::{Alarms, Revision, Rollback};
-use longshore_model::elb::{
-    GroupProtocol, HealthCheck, HealthCheckProtocol, Protocol, ProtocolVersion, TargetType,
-};
 use longshore_model::service::Controller;
 use longshore_model::task::LaunchType;
 use longshore_model::{Tags, Version};
-
-const PATH: &str = "app/alb/0000000000000001";
-
-fn group(name: &str) -> TargetGroup {
-    TargetGroup {
-        scope: scope(),
-        name: name.to_owned(),
-        id: format!("{:016x}", name.len()),
-        vpc: "vpc-1".to_owned(),
-        target_type: TargetType::Ip,
-        protocol: GroupProtocol::Http,
-        protocol_version: ProtocolVersion::Http1,
-        port: 80,
-        health_check: HealthCheck {
-            enabled: true,
-            protocol: HealthCheckProtocol::Http,
-            port: None,
-            path: Some("/".to_owned()),
-            interval: 30,
-            timeout: 5,
-            healthy_threshold: 5,
-            unhealthy_threshold: 2,
-            matcher: None,
-        },
-        attributes: Default::default(),
-        tags: Tags::default(),
-        created_at: Timestamp(1),
-    }
-}
-
-fn listener(port: u16) -> Listener {
-    let groups = vec![ForwardGroup { target_group: "blue".to_owned(), weight: 1 }];
-    Listener {
-        scope: scope(),
-        load_balancer: PATH.to_owned(),
-        id: format!("{port:016x}"),
-        protocol: Protocol::Http,
-        port,
-        certificates: Vec::new(),
-        ssl_policy: None,
-        default_actions: vec![Action::Forward { groups, stickiness: None }],
-        action_orders: Vec::new(),
-        attributes: Default::default(),
-        tags: Tags::default(),
-        created_at: Timestamp(1),
-    }
-}
 
 struct World {
     view: View,

@@ -260,8 +260,12 @@ impl Capacity {
         let (before, after) = (seat.fill, self.fill_of(&seat.instance));
         let Some(seat) = self.seats.get_mut(&id) else { return };
         seat.fill = after;
-        for pool in seat.pools.clone() {
-            self.change_shelves(&pool, |shelves| shelves.refill(id, before, after));
+        let pools = std::mem::take(&mut seat.pools);
+        for pool in &pools {
+            self.change_shelves(pool, |shelves| shelves.refill(id, before, after));
+        }
+        if let Some(seat) = self.seats.get_mut(&id) {
+            seat.pools = pools;
         }
     }
 

@@ -169,13 +169,13 @@ pub fn profile(scope: &Scope, arn: Option<String>, name: Option<String>) -> Opti
     arn.filter(|arn| !arn.is_empty()).or_else(|| name.filter(|name| !name.is_empty()).map(of_name))
 }
 
-pub fn address(text: &str) -> Result<Ipv4Addr, Fault> {
+fn address(text: &str) -> Result<Ipv4Addr, Fault> {
     let malformed =
         |_| refused("InvalidParameterValue", format!("invalid value for parameter address: {text}"));
     text.parse().map_err(malformed)
 }
 
-fn zone_of(placement: ec2::Placement) -> Result<Option<String>, Fault> {
+pub fn zone_of(placement: ec2::Placement) -> Result<Option<String>, Fault> {
     let ec2::Placement {
         affinity,
         availability_zone,
@@ -208,7 +208,7 @@ pub fn only<T>(mut given: Vec<T>) -> Result<Option<T>, Fault> {
     Ok(given.pop())
 }
 
-fn of_interface(given: ec2::InstanceNetworkInterfaceSpecification) -> Result<LaunchSpec, Fault> {
+pub fn of_interface(given: ec2::InstanceNetworkInterfaceSpecification) -> Result<LaunchSpec, Fault> {
     let ec2::InstanceNetworkInterfaceSpecification {
         associate_carrier_ip_address,
         // As for tasks: the outside is reached by the machine's address.
@@ -256,9 +256,12 @@ fn of_interface(given: ec2::InstanceNetworkInterfaceSpecification) -> Result<Lau
         ),
     ])?;
     Ok(LaunchSpec {
-        subnet: subnet_id,
+        subnet: subnet_id.filter(|id| !id.is_empty()),
         security_groups: groups.unwrap_or_default(),
-        private_address: private_ip_address.map(|text| address(&text)).transpose()?,
+        private_address: private_ip_address
+            .filter(|text| !text.is_empty())
+            .map(|text| address(&text))
+            .transpose()?,
         ..LaunchSpec::default()
     })
 }

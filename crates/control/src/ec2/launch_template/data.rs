@@ -1,7 +1,7 @@
 //! What the versions of launch templates say. It is kept as it was given and shown so; what instances are launched with is
 //! read from it once.
 
-use super::super::instance::spec::{address, image, only, profile, text};
+use super::super::instance::spec::{image, of_interface, only, profile, text, zone_of};
 use super::super::{refuse, tag};
 use crate::given_when_present;
 use crate::refuse::Given;
@@ -23,7 +23,6 @@ given_when_present!(
     ec2::LaunchTemplateLicenseConfigurationRequest,
     ec2::LaunchTemplateNetworkPerformanceOptionsRequest,
     ec2::LaunchTemplateInstanceSecondaryInterfaceSpecificationRequest,
-    ec2::InstanceIpv6AddressRequest,
 );
 
 /// Data as JSON, and what it says of instances.
@@ -126,7 +125,7 @@ fn spec(scope: &Scope, data: ec2::RequestLaunchTemplateData) -> Result<LaunchSpe
         user_data: user_data.filter(|data| !data.is_empty()),
         profile: iam_instance_profile.and_then(|given| profile(scope, given.arn, given.name)),
         subnet: None,
-        availability_zone: placement.map(zone_of).transpose()?.flatten(),
+        availability_zone: placement.map(|given| zone_of(recode(given)?)).transpose()?.flatten(),
         private_address: None,
         security_groups: security_group_ids.unwrap_or_default(),
         monitoring: monitoring.and_then(|monitoring| monitoring.enabled),
@@ -144,102 +143,11 @@ fn spec(scope: &Scope, data: ec2::RequestLaunchTemplateData) -> Result<LaunchSpe
     };
     match only(network_interfaces.unwrap_or_default())? {
         None => Ok(spec),
-        Some(interface) => Ok(spec.or(&of_interface(interface)?)),
+        Some(interface) => Ok(spec.or(&of_interface(recode(interface)?)?)),
     }
 }
 
-fn zone_of(placement: ec2::LaunchTemplatePlacementRequest) -> Result<Option<String>, Fault> {
-    let ec2::LaunchTemplatePlacementRequest {
-        affinity,
-        availability_zone,
-        availability_zone_id,
-        group_id,
-        group_name,
-        host_id,
-        host_resource_group_arn,
-        partition_number,
-        spread_domain,
-        tenancy,
-    } = placement;
-    refuse(&[
-        ("LaunchTemplateData.Placement.Affinity", affinity.given()),
-        ("LaunchTemplateData.Placement.AvailabilityZoneId", availability_zone_id.given()),
-        ("LaunchTemplateData.Placement.GroupId", group_id.given()),
-        ("LaunchTemplateData.Placement.GroupName", group_name.given()),
-        ("LaunchTemplateData.Placement.HostId", host_id.given()),
-        ("LaunchTemplateData.Placement.HostResourceGroupArn", host_resource_group_arn.given()),
-        ("LaunchTemplateData.Placement.PartitionNumber", partition_number.is_some_and(|number| number != 0)),
-        ("LaunchTemplateData.Placement.SpreadDomain", spread_domain.given()),
-        (
-            "LaunchTemplateData.Placement.Tenancy",
-            tenancy.is_some_and(|tenancy| tenancy != ec2::Tenancy::Default),
-        ),
-    ])?;
-    Ok(availability_zone.filter(|zone| !zone.is_empty()))
-}
-
-fn of_interface(
-    given: ec2::LaunchTemplateInstanceNetworkInterfaceSpecificationRequest,
-) -> Result<LaunchSpec, Fault> {
-    let ec2::LaunchTemplateInstanceNetworkInterfaceSpecificationRequest {
-        associate_carrier_ip_address,
-        associate_public_ip_address: _,
-        connection_tracking_specification,
-        delete_on_termination: _,
-        description: _,
-        device_index,
-        ena_queue_count,
-        ena_srd_specification,
-        groups,
-        interface_type: _,
-        ipv4_prefix_count,
-        ipv4_prefixes,
-        ipv6_address_count,
-        ipv6_addresses,
-        ipv6_prefix_count,
-        ipv6_prefixes,
-        network_card_index: _,
-        network_interface_id,
-        primary_ipv6,
-        private_ip_address,
-        private_ip_addresses,
-        secondary_private_ip_address_count,
-        subnet_id,
-    } = given;
-    let counted = |count: Option<i32>| count.is_some_and(|count| count != 0);
-    refuse(&[
-        (
-            "LaunchTemplateData.NetworkInterfaces.AssociateCarrierIpAddress",
-            associate_carrier_ip_address.given(),
-        ),
-        (
-            "LaunchTemplateData.NetworkInterfaces.ConnectionTrackingSpecification",
-            connection_tracking_specification.given(),
-        ),
-        ("LaunchTemplateData.NetworkInterfaces.DeviceIndex", counted(device_index)),
-        ("LaunchTemplateData.NetworkInterfaces.EnaQueueCount", ena_queue_count.given()),
-        ("LaunchTemplateData.NetworkInterfaces.EnaSrdSpecification", ena_srd_specification.given()),
-        ("LaunchTemplateData.NetworkInterfaces.Ipv4PrefixCount", counted(ipv4_prefix_count)),
-        ("LaunchTemplateData.NetworkInterfaces.Ipv4Prefixes", ipv4_prefixes.given()),
-        ("LaunchTemplateData.NetworkInterfaces.Ipv6AddressCount", counted(ipv6_address_count)),
-        ("LaunchTemplateData.NetworkInterfaces.Ipv6Addresses", ipv6_addresses.given()),
-        ("LaunchTemplateData.NetworkInterfaces.Ipv6PrefixCount", counted(ipv6_prefix_count)),
-        ("LaunchTemplateData.NetworkInterfaces.Ipv6Prefixes", ipv6_prefixes.given()),
-        ("LaunchTemplateData.NetworkInterfaces.NetworkInterfaceId", network_interface_id.given()),
-        ("LaunchTemplateData.NetworkInterfaces.PrimaryIpv6", primary_ipv6.given()),
-        ("LaunchTemplateData.NetworkInterfaces.PrivateIpAddresses", private_ip_addresses.given()),
-        (
-            "LaunchTemplateData.NetworkInterfaces.SecondaryPrivateIpAddressCount",
-            counted(secondary_private_ip_address_count),
-        ),
-    ])?;
-    Ok(LaunchSpec {
-        subnet: subnet_id.filter(|id| !id.is_empty()),
-        security_groups: groups.unwrap_or_default(),
-        private_address: private_ip_address
-            .filter(|text| !text.is_empty())
-            .map(|text| address(&text))
-            .transpose()?,
-        ..LaunchSpec::default()
-    })
+/// What calls and templates say in the same words, as calls say it.
+fn recode<T: Decode>(given: impl Encode) -> Result<T, Fault> {
+    T::decode(given.encode()).map_err(|error| unreadable(&error))
 }

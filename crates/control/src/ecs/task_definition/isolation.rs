@@ -342,14 +342,17 @@ pub fn render_host(entry: &HostEntry) -> ecs::HostEntry {
 pub fn check_labels(labels: &std::collections::BTreeMap<String, String>) -> Result<(), ecs::Error> {
     // containerd's own limit for a label, its name and its value together.
     const MOST: usize = 4096;
+    // Some are read by the agent, and some by containerd.
+    const RESERVED: [&str; 2] = ["longshore.", "containerd.io/"];
     let wrong = labels.iter().find(|(name, value)| {
-        name.is_empty() || name.starts_with("longshore.") || name.len() + value.len() > MOST
+        let is_reserved = RESERVED.iter().any(|prefix| name.starts_with(prefix));
+        name.is_empty() || is_reserved || name.len() + value.len() > MOST
     });
     match wrong {
         None => Ok(()),
         Some((name, _)) => Err(client(format!(
-            "The docker label '{name}' is not valid: it must have a name that does not begin with longshore., and at \
-                 most {MOST} bytes with its value."
+            "The docker label '{name}' is not valid: it must have a name that does not begin with longshore. or \
+             containerd.io/, and at most {MOST} bytes with its value."
         ))),
     }
 }

@@ -2,58 +2,16 @@
 
 use super::*;
 use crate::elb::targets;
-use longshore_model::elb::{
-    Action, ForwardGroup, GroupProtocol, HealthCheck as TargetCheck, HealthCheckProtocol, HealthState,
-    Listener, Protocol, ProtocolVersion, Target, TargetGroup, TargetHealth, TargetType,
-};
+use longshore_model::elb::{Action, HealthState, Listener, Target, TargetGroup, TargetHealth};
 use longshore_model::service::{NetworkConfiguration, ServiceLoadBalancer, TrafficShift};
 use longshore_model::task_definition::NetworkMode;
 
-const PATH: &str = "app/alb/0000000000000001";
-
 fn group(name: &str) -> TargetGroup {
-    TargetGroup {
-        scope: scope(),
-        name: name.to_owned(),
-        id: format!("{:016x}", name.len()),
-        vpc: "vpc-1".to_owned(),
-        target_type: TargetType::Ip,
-        protocol: GroupProtocol::Http,
-        protocol_version: ProtocolVersion::Http1,
-        port: 80,
-        health_check: TargetCheck {
-            enabled: true,
-            protocol: HealthCheckProtocol::Http,
-            port: None,
-            path: Some("/".to_owned()),
-            interval: 30,
-            timeout: 5,
-            healthy_threshold: 5,
-            unhealthy_threshold: 2,
-            matcher: None,
-        },
-        attributes: Default::default(),
-        tags: Tags::default(),
-        created_at: Timestamp(1),
-    }
+    testing::target_group(name)
 }
 
 fn listener() -> Listener {
-    let groups = vec![ForwardGroup { target_group: "blue".to_owned(), weight: 1 }];
-    Listener {
-        scope: scope(),
-        load_balancer: PATH.to_owned(),
-        id: "0000000000000002".to_owned(),
-        protocol: Protocol::Http,
-        port: 80,
-        certificates: Vec::new(),
-        ssl_policy: None,
-        default_actions: vec![Action::Forward { groups, stickiness: None }],
-        action_orders: Vec::new(),
-        attributes: Default::default(),
-        tags: Tags::default(),
-        created_at: Timestamp(1),
-    }
+    testing::listener(80)
 }
 
 fn balancer(shifts: bool) -> ServiceLoadBalancer {
