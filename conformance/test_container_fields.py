@@ -156,6 +156,13 @@ def test_labels_are_the_containers_in_its_runtime(cloud, name):
     assert (labels["team"], labels["a.b/c"]) == ("red", "1")
 
 
+@pytest.mark.parametrize("label", ["longshore.task", "containerd.io/restart.status"])
+def test_labels_of_the_runtime_are_refused(cloud, name, label):
+    container = {"name": "main", "image": "busybox:latest", "memory": 64, "dockerLabels": {label: "x"}}
+    with refused("ClientException", f"The docker label '{label}' is not valid"):
+        cloud.ecs.register_task_definition(family=name, containerDefinitions=[container])
+
+
 def test_what_is_said_is_shown(cloud, name):
     said = {
         "name": "main",

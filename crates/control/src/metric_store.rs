@@ -56,6 +56,8 @@ pub struct MetricStore {
 struct Journal {
     day: i64,
     file: File,
+    /// The bytes of the puts that were answered.
+    length: u64,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -113,8 +115,8 @@ impl MetricStore {
         if !self.index.read().unwrap_or_else(PoisonError::into_inner).has_room_for(&samples) {
             return Err(Error::TooMany);
         }
-        if let Err(source) = append(&mut journal, &path, day, &lines) {
-            *journal = None;
+        let written = append(&mut journal, &path, day, &lines);
+        if let Err(source) = written {
             return Err(Error::Io { path, source });
         }
         let mut index = self.index.write().unwrap_or_else(PoisonError::into_inner);
@@ -212,36 +214,51 @@ impl Index {
     }
 }
 
-/// Writes lines that are durable then, or none of them: what was written of them before it failed is cut off.
 fn append(journal: &mut Option<Journal>, path: &Path, day: i64, lines: &[u8]) -> io::Result<()> {
     let journal = match journal {
         Some(open) if open.day == day => open,
-        stale => stale.insert(Journal { day, file: open(path)? }),
+        stale => stale.insert(Journal::open(path, day)?),
     };
-    let before = journal.file.metadata()?.len();
-    let written = journal.file.write_all(lines).and_then(|()| journal.file.sync_data());
-    if written.is_err() {
-        let cut = journal.file.set_len(before).and_then(|()| journal.file.sync_data());
-        if let Err(error) = cut {
-            tracing::error!(path = %path.display(), %error, "what was not kept of metrics may be there after a restart");
+    journal.append(lines).inspect_err(|_| {
+        // Most likely this works though the lines did not fit; if not, the next put begins with it.
+        if let Err(error) = journal.cut() {
+            tracing::warn!(path = %path.display(), %error, "lines of metrics that nobody was answered for stay for now");
         }
-    }
-    written
+    })
 }
 
-/// Opens a day's file for more lines, after the last whole one. A new one is durable in its directory.
-fn open(path: &Path) -> io::Result<File> {
-    let is_new = !path.exists();
-    let file = OpenOptions::new().create(true).read(true).append(true).mode(0o600).open(path)?;
-    let text = fs::read(path)?;
-    let whole = text.iter().rposition(|byte| *byte == b'\n').map_or(0, |end| end + 1);
-    if whole < text.len() {
-        file.set_len(whole as u64)?;
+impl Journal {
+    /// Opens a day's file for more lines, after the last whole one.
+    fn open(path: &Path, day: i64) -> io::Result<Self> {
+        let file = OpenOptions::new().create(true).read(true).append(true).mode(0o600).open(path)?;
+        if let Some(directory) = path.parent() {
+            // Without it a power cut can take the name of a new file, and all of its lines with it.
+            File::open(directory)?.sync_all()?;
+        }
+        let text = fs::read(path)?;
+        let whole = text.iter().rposition(|byte| *byte == b'\n').map_or(0, |end| end + 1);
+        let journal = Self { day, file, length: whole as u64 };
+        journal.cut()?;
+        Ok(journal)
     }
-    if is_new && let Some(directory) = path.parent() {
-        File::open(directory)?.sync_all()?;
+
+    /// Adds lines, all of them or none.
+    fn append(&mut self, lines: &[u8]) -> io::Result<()> {
+        self.cut()?;
+        self.file.write_all(lines)?;
+        self.file.sync_data()?;
+        self.length += lines.len() as u64;
+        Ok(())
     }
-    Ok(file)
+
+    /// Cuts off what a put that failed has left: its lines would be counted at the next start.
+    fn cut(&self) -> io::Result<()> {
+        if self.file.metadata()?.len() == self.length {
+            return Ok(());
+        }
+        self.file.set_len(self.length)?;
+        self.file.sync_all()
+    }
 }
 
 fn replay(path: &Path, index: &mut Index) -> io::Result<()> {
@@ -317,14 +334,28 @@ mod tests {
     }
 
     #[test]
-    fn nothing_is_kept_of_what_could_not_be_written() {
+    fn what_a_put_that_failed_has_left_is_not_read_later() {
         let directory = tempfile::tempdir().unwrap();
-        let path = directory.path().join("1.jsonl");
-        fs::write(&path, b"{}\n").unwrap();
-        // A file that cannot be written to stands for a disk that is full.
-        let mut journal = Some(Journal { day: 1, file: File::open(&path).unwrap() });
-        assert!(append(&mut journal, &path, 1, b"{\"scope\"}\n").is_err());
-        assert_eq!(fs::read(&path).unwrap(), b"{}\n");
+        let store = MetricStore::open(directory.path(), NOW).unwrap();
+        let at = seconds(NOW) - 60;
+        store.write(vec![sample("a", at, 1.0)], NOW).unwrap();
+        let path = directory.path().join(format!("{}.{SUFFIX}", seconds(NOW) / DAY));
+        let left = fs::read(&path).unwrap();
+        OpenOptions::new().append(true).open(&path).unwrap().write_all(&left).unwrap();
+        store.write(vec![sample("a", at, 2.0)], NOW).unwrap();
+        let again = MetricStore::open(directory.path(), NOW).unwrap();
+        assert_eq!((sums(&store, "a"), sums(&again, "a")), (vec![(at, 3.0)], vec![(at, 3.0)]));
+
+        // A file that takes nothing fails the put, and what comes after it is kept.
+        let read_only = File::open(&path).unwrap();
+        let mut journal = store.journal.lock().unwrap();
+        let writable = std::mem::replace(&mut journal.as_mut().unwrap().file, read_only);
+        drop(journal);
+        store.write(vec![sample("a", at, 4.0)], NOW).unwrap_err();
+        store.journal.lock().unwrap().as_mut().unwrap().file = writable;
+        store.write(vec![sample("a", at, 8.0)], NOW).unwrap();
+        let again = MetricStore::open(directory.path(), NOW).unwrap();
+        assert_eq!((sums(&store, "a"), sums(&again, "a")), (vec![(at, 11.0)], vec![(at, 11.0)]));
     }
 
     #[test]

@@ -73,6 +73,20 @@ async fn strict_refuses_what_is_not_signed_or_signed_otherwise() {
 }
 
 #[tokio::test]
+async fn a_body_is_unpacked_only_for_those_who_signed_it() {
+    let server = Server::start(Auth::Strict, Limits::default()).await;
+    let check = async |request: String, code: &str| {
+        let request = request.replacen("\r\n", "\r\nContent-Encoding: gzip\r\n", 1);
+        let answer = server.send(&request).await;
+        assert_eq!((answer.status, answer.code().as_str()), (400, code), "{request}");
+    };
+    check(signed("json"), "SerializationException").await;
+    check(signed("json").replace("maxResults\": 5", "maxResults\": 6"), "InvalidSignatureException").await;
+    check(target(LIST_CLUSTERS, "{}"), "MissingAuthenticationTokenException").await;
+    assert_eq!(server.calls(), 0);
+}
+
+#[tokio::test]
 async fn any_routes_unsigned_requests_by_what_they_say() {
     let server = Server::start(Auth::Any, Limits::default()).await;
     let answer = server.send(&target(LIST_CLUSTERS, "{}")).await;

@@ -5,8 +5,10 @@
 mod placeable;
 mod service;
 
+use crate::managed_scaling;
 use crate::view::View;
 use longshore_model::arn::Arn;
+use longshore_model::capacity_provider::CapacityProvider;
 use longshore_model::container_instance::Status;
 use longshore_model::task::{Container, ContainerStatus, DesiredStatus, LastStatus, Task};
 use longshore_model::{Scope, Timestamp};
@@ -123,12 +125,30 @@ fn container(container: &Container) -> Option<String> {
     }
 }
 
+/// What a task waits for that has no instance.
+fn capacity(view: &View, task: &Task) -> String {
+    let name = task.capacity_provider.as_deref().unwrap_or_default();
+    let provider = view.capacity_providers.get(&CapacityProvider::key_of(&task.scope, name));
+    let Some(group) = provider.and_then(|provider| managed_scaling::group_of(view, provider)) else {
+        return format!(
+            "for capacity that the capacity provider {name} no longer has: its Auto Scaling group is gone"
+        );
+    };
+    let size = group.size;
+    let (group, largest) = (&group.name, size.max);
+    match size.desired >= size.max {
+        true => format!("for room: its Auto Scaling group {group} has its largest size, {largest}"),
+        false => format!("for the instances that managed scaling launches in its Auto Scaling group {group}"),
+    }
+}
+
 fn waiting(view: &View, task: &Task, now: Timestamp) -> String {
     let connected = view.container_instance(task.container_instance).is_some_and(|i| i.agent_connected);
     let since = now.since(task.times.created_at);
-    let step = if task.waiting.is_some() {
-        "it waits for the instances that managed scaling launches"
-    } else if !connected {
+    if task.waiting.is_some() {
+        return format!("it waits since {since} ms {}", capacity(view, task));
+    }
+    let step = if !connected {
         "its instance's agent is away, and starts it when it is back"
     } else if task.times.pull_started_at.is_none() {
         "its agent has not reported of it yet"

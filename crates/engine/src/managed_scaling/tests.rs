@@ -232,3 +232,23 @@ fn a_task_that_waits_ends_when_it_is_told_to() {
     assert!(placement::waiting(&world.view).is_empty());
     assert!(world.view.tasks.get(&ended.key()).is_some());
 }
+
+#[test]
+fn a_task_says_what_it_waits_for() {
+    let mut world = world(enabled());
+    let (task, _) = run(&mut world, 1).tasks.remove(0);
+    let said = |world: &World| {
+        let causes = crate::why::explain(&world.view, &task.arn(), "default", world.now).unwrap();
+        causes.last().cloned().unwrap_or_default()
+    };
+    let waits = said(&world);
+    assert!(
+        waits.ends_with("for the instances that managed scaling launches in its Auto Scaling group web"),
+        "{waits}"
+    );
+    world.change(|group| group.size.max = 0);
+    let waits = said(&world);
+    assert!(waits.ends_with("for room: its Auto Scaling group web has its largest size, 0"), "{waits}");
+    world.change(|group| group.deleting = true);
+    assert!(said(&world).ends_with("its Auto Scaling group is gone"));
+}
